@@ -1,0 +1,3 @@
+module github.com/settledev/settle
+
+go 1.26
