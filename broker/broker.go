@@ -142,6 +142,13 @@ type Tail struct {
 	Incarnation string `json:"incarnation"`
 	// Offsets has the last offset of each log, by a name of the driver's.
 	Offsets map[string]uint64 `json:"offsets"`
+	// Life names a time in which nothing that was acknowledged can be lost, when the driver knows: a run
+	// of a server, or of its machine. Empty when unknown; after each outage and each restart a relay then
+	// assumes the worst, begins a new incarnation and repeats what it published since its last mark.
+	Life string `json:"life,omitempty"`
+	// Opened has the offsets at which this life began, before anything was published in it. Without it a
+	// loss can hide behind what another relay has published since. Nil when unknown.
+	Opened map[string]uint64 `json:"opened,omitempty"`
 }
 
 // Tailer is a publisher that acknowledges before its disk does, and so can lose what it acknowledged.
@@ -153,7 +160,8 @@ type Tailer interface {
 	// Incarnate begins a new incarnation after a loss was seen. lost is the tail that was found. It does
 	// nothing when the incarnation is no longer lost.Incarnation: another relay has done it.
 	Incarnate(ctx context.Context, lost Tail) error
-	// LostAt returns the offsets at which the incarnation that followed the given one began: what a relay
-	// that knows only the older one can rely on. ok is false when the broker does not know.
+	// LostAt returns the offsets at which the incarnation that followed the given one began, the lowest of
+	// each log when several followed: what a relay that knows only the older one can rely on. ok is false
+	// when the broker does not know.
 	LostAt(ctx context.Context, incarnation string) (offsets map[string]uint64, ok bool, err error)
 }

@@ -28,3 +28,10 @@ type Positions interface {
 type Provider interface {
 	Positions() Positions
 }
+
+// Classifier is a store that knows its own errors, also when a handler wraps them.
+type Classifier interface {
+	// Transient reports whether err says something about the store (disk full, busy, connection lost) and
+	// nothing about the event at hand: the partition pauses, nothing is parked or counted.
+	Transient(err error) bool
+}

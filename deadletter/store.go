@@ -60,9 +60,12 @@ type Lane struct {
 
 // Store keeps letters. Every change happens in the transaction of what caused it.
 type Store interface {
-	// Park stores a letter behind those of its lane; a letter that is already parked stays as it is.
+	// Park stores a letter behind those of its lane; a letter that is already parked stays as it is. A
+	// WAITING letter that is the first of its lane becomes the head, RETRYING from now on: those that it
+	// was to wait behind have been removed meanwhile.
 	Park(ctx context.Context, tx *txn.Tx, l Letter) error
-	// Update stores a letter's state, attempts, times and cause.
+	// Update stores a letter's state, attempts, times and cause, and its event's data, which an operator may
+	// have edited. ErrNotFound when it is not parked (any more).
 	Update(ctx context.Context, tx *txn.Tx, l Letter) error
 	// Remove deletes a letter and makes the next one of its lane the head, RETRYING from now on. It
 	// reports whether the letter was there.

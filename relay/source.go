@@ -63,7 +63,8 @@ type Parked struct {
 // Parking is what a source needs to park keys. Order and followers are the relay's concern: it parks
 // each later event of a parked key, and replays a key from its first event on.
 type Parking interface {
-	// Park stores records, each once however often it is parked.
+	// Park stores records, each once however often it is parked. A record that is parked already gets the
+	// new cause, and its key is no longer marked for replay: the broker refused it again.
 	Park(ctx context.Context, lease Lease, cause string, records ...outbox.Record) error
 	// Parked returns up to limit parked events in order of position, those of keys marked for replay
 	// only when replay is set. A non-empty (topic, key) narrows it.

@@ -67,10 +67,12 @@ func Set(ctx context.Context, tx *txn.Tx, key string, at time.Time, draft event.
 	if key == "" || len(key) > KeyBytesMax {
 		return fmt.Errorf("timer: set: key of %d bytes, 1 to %d allowed", len(key), KeyBytesMax)
 	}
-	e, err := draft.Seal(tx.Producer(), at, event.CauseFrom(ctx))
+	// Sealed at the present: an identity of the future would push the process's clock of identities there.
+	e, err := draft.Seal(tx.Producer(), tx.Now(), event.CauseFrom(ctx))
 	if err != nil {
 		return fmt.Errorf("timer: set %s: %w", key, err)
 	}
+	e.OccurredAt = at.UTC()
 	if err := s.Set(ctx, tx, Timer{Key: key, At: at, Event: e}); err != nil {
 		return fmt.Errorf("timer: set %s: %w", key, err)
 	}

@@ -27,6 +27,7 @@ type Listeners struct {
 type afterHandler struct {
 	name      string
 	eventType string
+	topic     string
 	handle    func(context.Context, event.Envelope) error
 	queue     chan event.Envelope
 }
@@ -38,6 +39,9 @@ func Within[T any](l *Listeners, t event.Type[T], h func(context.Context, *Tx, e
 		l.inside = map[string][]func(context.Context, *Tx, event.Envelope) error{}
 	}
 	l.inside[t.Name()] = append(l.inside[t.Name()], func(ctx context.Context, tx *Tx, e event.Envelope) error {
+		if e.Topic != t.Topic() {
+			return nil // A copy on another topic (a dead letter's) is not the event itself.
+		}
 		of, err := t.Decode(e)
 		if err != nil {
 			return err
@@ -51,7 +55,7 @@ func Within[T any](l *Listeners, t event.Type[T], h func(context.Context, *Tx, e
 // panic is logged and goes no further.
 func After[T any](l *Listeners, name string, t event.Type[T], h func(context.Context, event.Of[T]) error) {
 	l.after = append(l.after, &afterHandler{
-		name: name, eventType: t.Name(), queue: make(chan event.Envelope, AfterQueueMax),
+		name: name, eventType: t.Name(), topic: t.Topic(), queue: make(chan event.Envelope, AfterQueueMax),
 		handle: func(ctx context.Context, e event.Envelope) error {
 			of, err := t.Decode(e)
 			if err != nil {
@@ -122,7 +126,7 @@ func (l *Listeners) committed(events []event.Envelope) {
 	}
 	for _, e := range events {
 		for _, h := range l.after {
-			if h.eventType != e.Type {
+			if h.eventType != e.Type || h.topic != e.Topic {
 				continue
 			}
 			select {
@@ -135,7 +139,7 @@ func (l *Listeners) committed(events []event.Envelope) {
 }
 
 func (l *Listeners) logger() *slog.Logger {
-	if l.Logger != nil {
+	if l != nil && l.Logger != nil {
 		return l.Logger
 	}
 	return slog.Default()

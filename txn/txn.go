@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/settledev/settle/event"
@@ -21,12 +22,29 @@ var (
 	ErrTooManyEvents = errors.New("too many events in one transaction")
 )
 
+// PanicError is the error of a transaction whose function panicked. It was rolled back like any other,
+// and nobody else's with it.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+// Error has the value, not the stack.
+func (e *PanicError) Error() string { return fmt.Sprintf("txn: function panicked: %v", e.Value) }
+
+// Unwrap returns the panic's value when it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
 // Runner runs business transactions. A store implements it; a service wraps its store's.
 type Runner interface {
 	// Run calls fn in one transaction and commits it durably when fn returns nil; any error rolls
-	// everything back. fn may be called again after a conflict, so it must not touch anything but
-	// the transaction, and must not keep tx. Cancelling ctx stops waiting for a turn; a function that
-	// has begun runs to its end, so that an answer is never in doubt.
+	// everything back, and so does a panic, which is returned as a *PanicError. fn may be called again
+	// after a conflict, so it must not touch anything but the transaction, and must not keep tx.
+	// Cancelling ctx stops waiting for a turn; a function that has begun runs to its end, so that an
+	// answer is never in doubt.
 	Run(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error
 }
 
@@ -147,7 +165,7 @@ func (tx *Tx) Append(ctx context.Context, events ...event.Envelope) error {
 func (tx *Tx) Events() []event.Envelope { return tx.events }
 
 // AfterCommit registers fn to be called once the transaction is durable, and never when it is rolled
-// back. fn must not block.
+// back. fn must not block. Its panic is logged and hurts nobody.
 func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
 
 // Close ends the transaction for its users: for stores, when fn has returned.
@@ -157,9 +175,19 @@ func (tx *Tx) Close() { tx.closed = true }
 func (tx *Tx) Committed() {
 	tx.closed = true
 	for _, fn := range tx.after {
-		fn()
+		tx.afterCommit(fn)
 	}
 	tx.listeners.committed(tx.events)
+}
+
+// afterCommit calls a hook. The transaction is durable: whatever the hook does, the others follow.
+func (tx *Tx) afterCommit(fn func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			tx.listeners.logger().Error("after-commit hook panicked", "err", p, "stack", string(debug.Stack()))
+		}
+	}()
+	fn()
 }
 
 // Executor is what [sql.Conn] and [sql.Tx] have in common, as object mappers and generated queries

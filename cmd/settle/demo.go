@@ -1,0 +1,226 @@
+package main
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/ulikunitz/xz"
+
+	"github.com/settledev/settle/cmd/settle/internal/app"
+	"github.com/settledev/settle/cmd/settle/internal/onlineretail"
+	"github.com/settledev/settle/shop/faults"
+	"github.com/settledev/settle/shop/pgsim"
+	"github.com/settledev/settle/shop/replay"
+)
+
+// shopFlags are what demo and serve have in common.
+type shopFlags struct {
+	Dir       string        `help:"Data directory; made when missing." default:"settle-data" placeholder:"DIR"`
+	Addr      string        `help:"Address of the shop." default:"127.0.0.1:8080"`
+	Broker    string        `help:"nats (embedded JetStream), store (no broker: outboxes are followed), or nats://host:port." default:"nats"`
+	Decline   float64       `help:"Percent of payments that the gateway declines." default:"0" placeholder:"P"`
+	Seed      uint64        `help:"Seed of the outside world's faults; the same seed repeats them." default:"1"`
+	Delayed   time.Duration `help:"When an order without payment says so." default:"5s"`
+	Expired   time.Duration `help:"When an order without payment is canceled." default:"2m"`
+	ShipDelay time.Duration `help:"Time between payment and shipment, in which an order can be canceled." default:"0s"`
+	Crash     string        `help:"Kill this process with SIGKILL at the n-th passing of a named point: POINT:N. For crash tests." hidden:"" placeholder:"POINT:N"`
+}
+
+func (f *shopFlags) options(t *terminal) (app.Options, error) {
+	if f.Decline < 0 || f.Decline > 100 {
+		return app.Options{}, usage("--decline %g is not a percentage from 0 to 100", f.Decline)
+	}
+	failpoint, err := crashAt(f.Crash)
+	if err != nil {
+		return app.Options{}, err
+	}
+	return app.Options{
+		Dir: f.Dir, Addr: f.Addr, Broker: f.Broker,
+		Gateway:        pgsim.Faults{Transport: faults.Transport{Seed: f.Seed}, DeclinePercent: f.Decline},
+		PaymentDelayed: f.Delayed, PaymentExpired: f.Expired, ShipDelay: f.ShipDelay,
+		Logger: t.log, Failpoint: failpoint,
+	}, nil
+}
+
+// demoCmd is settle demo.
+type demoCmd struct {
+	shopFlags
+
+	Fresh  bool   `help:"Delete the data directory's contents first."`
+	Data   string `help:"Retail file to replay, plain, .gz or .xz. Default: the bundled month." placeholder:"FILE"`
+	Stock  string `help:"plenty, or tight=P for P percent of what the orders need." default:"plenty"`
+	Report string `help:"Write the reconciliation as JSON." placeholder:"FILE"`
+	Exit   bool   `help:"End after the reconciliation, with its verdict as exit code."`
+}
+
+// Run runs the demo.
+func (d *demoCmd) Run(ctx context.Context, t *terminal) error {
+	percent, err := stockPercent(d.Stock)
+	if err != nil {
+		return err
+	}
+	opts, err := d.options(t)
+	if err != nil {
+		return err
+	}
+	if d.Fresh {
+		if err := app.Reset(d.Dir); err != nil {
+			return err
+		}
+	}
+	file, err := readFile(d.Data)
+	if err != nil {
+		return err
+	}
+	return serveWhile(ctx, opts, t, func(ctx context.Context, a *app.App) error {
+		return d.replay(ctx, t, a, file, percent)
+	})
+}
+
+// serveWhile runs the shop beside fn. The shop drains when fn has failed or ctx is done.
+func serveWhile(ctx context.Context, opts app.Options, t *terminal, fn func(context.Context, *app.App) error) (err error) {
+	a, err := app.Open(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		defer cancel() // A shop that failed ends fn too.
+		done <- a.Run(ctx)
+	}()
+	_, _ = fmt.Fprintf(t.err, "shop      %s\noperator  token in %s\n", a.URL(), filepath.Join(opts.Dir, "operator-token"))
+	err = a.WaitReady(ctx)
+	if err == nil {
+		err = fn(ctx, a)
+	}
+	interrupted := errors.Is(err, context.Canceled)
+	cancel()
+	if rerr := <-done; rerr != nil {
+		return rerr
+	}
+	if interrupted {
+		return nil // Ctrl-C drained: that is what was asked for.
+	}
+	return err
+}
+
+func (d *demoCmd) replay(ctx context.Context, t *terminal, a *app.App, file *replay.File, percent int64) error {
+	if err := a.Seed(ctx, file, percent); err != nil {
+		return err
+	}
+	j, err := replay.OpenJournal(filepath.Join(d.Dir, "replay.journal"))
+	if err != nil {
+		return err
+	}
+	target := replay.Target{
+		ShopURL: a.URL(), GatewayURL: a.PgsimURL, PlatformURL: a.PlatURL, Token: a.Token(), Client: client(),
+	}
+	plan := replay.Plan{StockPercent: percent, Declines: d.Decline > 0}
+	report, err := reconcile(ctx, t, file, j, plan, target)
+	if err = errors.Join(err, j.Close()); err != nil {
+		return err
+	}
+	if err := publish(t, report, d.Report); err != nil {
+		return err
+	}
+	if d.Exit {
+		return verdict(report)
+	}
+	_, _ = fmt.Fprintf(t.err, "serving %s until Ctrl-C\n", a.URL())
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// reconcile replays with a progress bar.
+func reconcile(ctx context.Context, t *terminal, file *replay.File, j *replay.Journal, plan replay.Plan, target replay.Target) (*replay.Report, error) {
+	bar := progressbar.NewOptions(
+		len(file.Invoices),
+		progressbar.OptionSetWriter(t.err), progressbar.OptionSetDescription("replay"), progressbar.OptionShowCount(),
+		progressbar.OptionShowIts(), progressbar.OptionSetItsString("invoices"), progressbar.OptionThrottle(200*time.Millisecond),
+		progressbar.OptionOnCompletion(func() { _, _ = fmt.Fprintln(t.err) }),
+	)
+	progress := func(done, _ int) { _ = bar.Set(done) } // A bar that cannot be drawn is no reason to stop.
+	return replay.Run(ctx, file, j, plan, replay.Config{Target: target, Progress: progress})
+}
+
+func publish(t *terminal, r *replay.Report, path string) error {
+	if err := r.Print(t.out); err != nil {
+		return err
+	}
+	if path == "" {
+		return nil
+	}
+	return r.WriteFile(path)
+}
+
+func verdict(r *replay.Report) error {
+	if !r.Balanced {
+		return fmt.Errorf("the books do not balance: %d mismatches, %d orders open", len(r.Mismatches)+r.MismatchesMore, r.Open)
+	}
+	return nil
+}
+
+func client() *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 256, 256
+	return &http.Client{Transport: transport, Timeout: time.Minute}
+}
+
+// stockPercent reads plenty or tight=P.
+func stockPercent(s string) (int64, error) {
+	if s == "plenty" {
+		return 100, nil
+	}
+	if text, ok := strings.CutPrefix(s, "tight="); ok {
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil && n >= 0 && n <= 100 {
+			return n, nil
+		}
+	}
+	return 0, usage("--stock %q is neither plenty nor tight=P with P from 0 to 100", s)
+}
+
+// readFile reads a retail file, or the bundled month when path is empty.
+func readFile(path string) (_ *replay.File, err error) {
+	var r io.ReadCloser
+	if path == "" {
+		r, err = onlineretail.Open()
+	} else {
+		r, err = os.Open(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, usage("--data: %v", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	plain, err := plainText(path, r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return replay.Read(plain)
+}
+
+func plainText(path string, r io.Reader) (io.Reader, error) {
+	switch filepath.Ext(path) {
+	case ".gz":
+		return gzip.NewReader(r)
+	case ".xz":
+		return xz.NewReader(r)
+	}
+	return r, nil
+}

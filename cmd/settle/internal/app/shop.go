@@ -1,0 +1,250 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/settledev/settle"
+	"github.com/settledev/settle/deadletter"
+	"github.com/settledev/settle/shop/catalog"
+	"github.com/settledev/settle/shop/contract"
+	"github.com/settledev/settle/shop/gateway"
+	"github.com/settledev/settle/shop/inventory"
+	"github.com/settledev/settle/shop/notify"
+	"github.com/settledev/settle/shop/order"
+	"github.com/settledev/settle/shop/payment"
+	"github.com/settledev/settle/shop/pgsim"
+	"github.com/settledev/settle/shop/platform"
+	"github.com/settledev/settle/shop/platformsim"
+	"github.com/settledev/settle/shop/replay"
+	"github.com/settledev/settle/shop/shipping"
+)
+
+// shop are the services.
+type shop struct {
+	order     *order.Service
+	inventory *inventory.Service
+	payment   *payment.Service
+	shipping  *shipping.Service
+	notify    *notify.Service
+	platform  *platform.Service
+	catalog   *catalog.Service
+	gateway   *gateway.Service
+}
+
+// migrations are the services' own tables.
+func migrations() map[string]fs.FS {
+	return map[string]fs.FS{
+		"order": order.Migrations(), "inventory": inventory.Migrations(), "payment": payment.Migrations(),
+		"shipping": shipping.Migrations(), "notify": notify.Migrations(), "platform": platform.Migrations(),
+		"catalog": catalog.Migrations(),
+	}
+}
+
+// openOutside starts to listen for the payment gateway and the data platform, each on a port of its own.
+func (a *App) openOutside(ctx context.Context) error {
+	gate, err := listen(ctx, "pgsim", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	a.outside = append(a.outside, gate)
+	if err := pgsim.Migrate(ctx, a.stores["pgsim"]); err != nil {
+		return err
+	}
+	pg, err := pgsim.New(a.stores["pgsim"], pgsim.Config{
+		Faults: a.opts.Gateway, WebhookURL: a.front.url() + "/webhooks/payments", WebhookSecret: a.secret, Logger: a.opts.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	gate.http.Handler, gate.run, a.PgsimURL = pg, pg.Run, gate.url()
+
+	receiver, err := listen(ctx, "platformsim", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	a.outside = append(a.outside, receiver)
+	if err := platformsim.Migrate(ctx, a.stores["platformsim"]); err != nil {
+		return err
+	}
+	plat, err := platformsim.New(a.stores["platformsim"], platformsim.Config{Faults: a.opts.Platform, Logger: a.opts.Logger})
+	if err != nil {
+		return err
+	}
+	receiver.http.Handler, receiver.run, a.PlatURL = plat, plat.Run, receiver.url()
+	return nil
+}
+
+// newShop makes the services. They share nothing but the broker and what is passed here.
+func (a *App) newShop() (*shop, error) {
+	s := &shop{}
+	s.inventory = inventory.New(a.stores["inventory"], a.broker, inventory.Config{Service: a.config("inventory")})
+	s.catalog = catalog.New(a.stores["catalog"], a.broker, catalog.Config{
+		Service: a.config("catalog"), Available: s.inventory.Available,
+	})
+	s.payment = payment.New(a.stores["payment"], a.broker, payment.Config{
+		Service: a.config("payment"), GatewayURL: a.PgsimURL, WebhookSecret: a.secret,
+	})
+	s.shipping = shipping.New(a.stores["shipping"], a.broker, shipping.Config{Service: a.config("shipping"), Delay: a.opts.ShipDelay})
+	s.notify = notify.New(a.stores["notify"], a.broker, notify.Config{Service: a.config("notify"), PlatformURL: a.PlatURL})
+	s.platform = platform.New(a.stores["platform"], a.broker, platform.Config{Service: a.config("platform"), PlatformURL: a.PlatURL})
+	var err error
+	s.order, err = order.New(a.stores["order"], a.broker, order.Config{
+		Service: a.config("order"), Catalog: products{s.catalog},
+		DelayedAfter: a.opts.PaymentDelayed, ExpiredAfter: a.opts.PaymentExpired,
+	})
+	if err != nil {
+		return nil, err
+	}
+	orders, payments := s.order.Handler(), s.payment.Handler()
+	letters := map[string]*deadletter.Queue{}
+	s.gateway, err = gateway.New(a.stores["gateway"], a.broker, gateway.Config{
+		Service: a.config("gateway"), Feed: a.stores["gateway"].Feed(),
+		Order: orders, Payment: payments, Catalog: s.catalog.Handler(),
+		Internal: map[string]http.Handler{
+			"orders": orders, "returns": orders, "stock": s.inventory.Handler(), "movements": s.inventory.Handler(),
+			"payments": payments, "refunds": payments, "messages": s.notify.Handler(), "deliveries": s.platform.Handler(),
+		},
+		OperatorToken: a.token, Metrics: a.metricsHandler(), Letters: letters, Ready: a.Ready,
+		Traffic: func(ctx context.Context) (any, error) { return a.Traffic(ctx) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, svc := range s.services() {
+		a.metrics.Observe(svc)
+		if q, ok := svc.Letters(); ok {
+			letters[svc.Name()] = q
+		}
+	}
+	return s, nil
+}
+
+// services are what every service is at its core.
+func (s *shop) services() []*settle.Service {
+	return []*settle.Service{
+		s.order.Service, s.inventory.Service, s.payment.Service, s.shipping.Service,
+		s.notify.Service, s.platform.Service, s.catalog.Service, s.gateway.Service,
+	}
+}
+
+type engine struct {
+	name string
+	run  func(context.Context) error
+}
+
+func (s *shop) engines() []engine {
+	var all []engine
+	for _, svc := range s.services() {
+		if svc.Name() != "gateway" {
+			all = append(all, engine{svc.Name(), svc.Run})
+		}
+	}
+	return append(all, engine{"gateway", s.gateway.Run}) // Its Run serves the feeds too.
+}
+
+// products lets the order service ask the catalogue.
+type products struct{ catalog *catalog.Service }
+
+func (p products) Products(ctx context.Context, ids []string) (map[string]order.Product, error) {
+	found, err := p.catalog.Products(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]order.Product, len(found))
+	for id, v := range found {
+		all[id] = order.Product{Name: v.Name, Price: v.Price, Currency: v.Currency}
+	}
+	return all, nil
+}
+
+// Seed gives the catalogue its products and the inventory its stock, once.
+func (a *App) Seed(ctx context.Context, file *replay.File, stockPercent int64) error {
+	list := make([]catalog.Product, 0, len(file.Products))
+	for _, p := range file.Products {
+		price, err := contract.ParsePrice(p.Price)
+		if err != nil {
+			return fmt.Errorf("product %s: %w", p.Code, err)
+		}
+		name := p.Name
+		if name == "" {
+			name = p.Code
+		}
+		list = append(list, catalog.Product{ID: p.Code, Name: name, Price: price, Currency: contract.GBP})
+	}
+	if err := a.shop.catalog.Seed(ctx, list); err != nil {
+		return err
+	}
+	return a.shop.inventory.Seed(ctx, file.Stock(stockPercent))
+}
+
+// traffic counts what this process has handled; what outlives it is read from the stores.
+type traffic struct {
+	handled    atomic.Int64
+	duplicates atomic.Int64
+}
+
+// Traffic says how much is on its way.
+func (a *App) Traffic(ctx context.Context) (replay.Traffic, error) {
+	t := replay.Traffic{Handled: a.traffic.handled.Load(), Duplicates: a.traffic.duplicates.Load()}
+	for _, svc := range a.shop.services() {
+		stats, err := svc.Stats(ctx)
+		if err != nil {
+			return t, err
+		}
+		t.Emitted += stats.Outbox.Sent + stats.Outbox.Pending
+		t.Published += stats.Outbox.Sent
+		t.Unpublished += stats.Outbox.Pending
+		t.Parked += stats.Outbox.Parked
+		t.Timers += stats.Timers
+		for _, g := range stats.Groups {
+			t.Lag += g.Lag
+			for state, n := range g.Letters {
+				if state == deadletter.StateRetrying {
+					t.Retrying += n
+				}
+				t.Parked += n
+			}
+		}
+		for _, c := range stats.Calls {
+			t.CallsPending += c.Count
+		}
+	}
+	return t, nil
+}
+
+// WaitReady waits until every service reads its partitions.
+func (a *App) WaitReady(ctx context.Context) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if a.Ready(ctx) == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// Ready reports why the shop cannot take work yet.
+func (a *App) Ready(ctx context.Context) error {
+	for _, svc := range a.shop.services() {
+		stats, err := svc.Stats(ctx)
+		if err != nil {
+			return err
+		}
+		for _, g := range stats.Groups {
+			if len(g.Partitions) == 0 {
+				return fmt.Errorf("group %s has no partition yet", g.Group)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+// Command settle runs the shop, carries outboxes, and is the operator's tool for both.
+//
+// Exit codes: 0 fine, 1 the work failed, 2 wrong use.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	kongcompletion "github.com/jotaen/kong-completion"
+)
+
+// cli is the command line. Each value comes from its flag, else from SETTLE_ and its name, else from the
+// file that --config names, else it is the default; `settle config` prints which.
+type cli struct {
+	Config  kong.ConfigFlag `help:"Read flags from this JSON file." placeholder:"FILE" env:"SETTLE_CONFIG"`
+	Verbose bool            `help:"Log life cycle and single events too." short:"v"`
+
+	Demo       demoCmd                   `cmd:"" help:"Run the whole shop in this process, replay a month of real orders, and keep serving."`
+	Serve      serveCmd                  `cmd:"" help:"Run the shop's services without a replay."`
+	ReplayData replayCmd                 `cmd:"" name:"replay-data" help:"Replay a retail file against a running shop and reconcile the books."`
+	Dlq        dlqCmd                    `cmd:"" help:"List, replay and discard dead letters of a running shop."`
+	Outbox     outboxCmd                 `cmd:"" help:"Show a service's outbox, and replay what a broker refused."`
+	Stream     streamCmd                 `cmd:"" help:"Follow events of a running shop as they happen."`
+	Order      orderCmd                  `cmd:"" help:"Show one order across all services."`
+	Bench      benchCmd                  `cmd:"" help:"Measure, beside a baseline in the same run."`
+	Settings   settingsCmd               `cmd:"" name:"config" help:"Print the effective settings of a command and where each comes from."`
+	Version    versionCmd                `cmd:"" help:"Print the version."`
+	Completion kongcompletion.Completion `cmd:"" help:"Print shell completion code."`
+}
+
+// usageError is a mistake of whoever typed the command: exit code 2.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usage(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// terminal is where a command writes.
+type terminal struct {
+	out io.Writer
+	err io.Writer
+	log *slog.Logger
+}
+
+func run(args []string, out, errOut io.Writer) int {
+	var c cli
+	parser, err := newParser(&c, out, errOut)
+	if err != nil {
+		_, _ = fmt.Fprintln(errOut, "settle:", err)
+		return 2
+	}
+	kongcompletion.Register(parser)
+	exited := -1
+	parser.Exit = func(code int) { exited = code }
+	kctx, err := parser.Parse(args)
+	if exited >= 0 { // --help has been answered.
+		return exited
+	}
+	if err != nil {
+		_, _ = fmt.Fprintln(errOut, "settle:", err)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	go func() {
+		<-ctx.Done()
+		stop() // A second signal ends the process at once.
+	}()
+	level := slog.LevelWarn
+	if c.Verbose {
+		level = slog.LevelInfo
+	}
+	t := &terminal{out: out, err: errOut, log: slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: level}))}
+	slog.SetDefault(t.log)
+	kctx.BindTo(ctx, (*context.Context)(nil))
+	err = kctx.Run(t, parser)
+	var wrong *usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &wrong):
+		_, _ = fmt.Fprintln(errOut, "settle:", err)
+		return 2
+	default:
+		_, _ = fmt.Fprintln(errOut, "settle:", err)
+		return 1
+	}
+}
+
+func newParser(c *cli, out, errOut io.Writer) (*kong.Kong, error) {
+	return kong.New(
+		c,
+		kong.Name("settle"),
+		kong.Description("Business state and its consequences settle together."),
+		kong.Writers(out, errOut),
+		kong.Configuration(kong.JSON),
+		kong.DefaultEnvars("SETTLE"),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+}

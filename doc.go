@@ -1,0 +1,33 @@
+// Package settle makes a business change and its consequences one thing: a service commits its rows
+// and its events in one local transaction, and everything after that (other services, read models,
+// browsers) follows once, in order, across crashes.
+//
+// A [Service] is one store, one broker and its handlers:
+//
+//	svc := settle.NewService("payment", store, broker, settle.Config{})
+//	settle.On(svc, contract.PaymentRequested, func(ctx context.Context, tx *txn.Tx, e event.Of[contract.PaymentRequestV1]) error {
+//		if _, err := tx.Exec(ctx, insertPayment, e.Data.OrderID, e.Data.Amount.Minor()); err != nil {
+//			return err
+//		}
+//		return call.Prepare(ctx, tx, authorize, "pay:"+e.Data.OrderID+"#authorize", e.Data)
+//	})
+//	err := svc.Run(ctx)
+//
+// # An event's way
+//
+// The folders tell it in order: a handler adds an event to the [outbox] in its transaction ([txn]), the
+// [relay] carries it to the [broker], a [consumer] hands it to the next handler and remembers it in the
+// [inbox] of that transaction. A [call] reaches outside, a [timer] wakes a key later, a [deadletter]
+// parks a key that fails, [push] shows it to browsers.
+//
+// # Guarantee
+//
+// No committed event is lost, no event of a rolled-back transaction is seen, each effect inside a
+// service's database happens once for each event, and events of one aggregate are handled in commit
+// order, whatever is killed, repeated or delayed.
+//
+// # What this package does not do
+//
+// It makes no outside effect happen exactly once: a call is at-least-once under a stable key. It is no
+// cluster: order, partitions and fail-over come from the database and the broker.
+package settle

@@ -1,0 +1,261 @@
+package settlenats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/settledev/settle/broker"
+	"github.com/settledev/settle/broker/assign"
+	"github.com/settledev/settle/event"
+)
+
+// Compile-time proof of what a Broker is.
+var (
+	_ broker.Broker    = (*Broker)(nil)
+	_ broker.Publisher = (*Broker)(nil)
+	_ broker.Tailer    = (*Broker)(nil)
+	_ broker.Seeker    = (*partition)(nil)
+	_ broker.Laggard   = (*partition)(nil)
+)
+
+// Errors of opening.
+var (
+	// ErrCredentials says that the server refused who we are.
+	ErrCredentials = errors.New("the server refused the credentials")
+	// ErrNoJetStream says that the server, or this account on it, has no JetStream.
+	ErrNoJetStream = errors.New("the server has no JetStream for this account")
+	// ErrLocked says that another process uses the directory.
+	ErrLocked = errors.New("directory is in use")
+	// ErrCorrupt says that the embedded server could not read a stream that is in the directory.
+	ErrCorrupt = errors.New("directory is damaged")
+)
+
+// Broker is a connection to JetStream. It is safe for concurrent use.
+type Broker struct {
+	cfg      Config
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	embedded *embedded // nil for a remote one
+	table    assign.Table
+	pub      publisher
+	life     lives
+
+	reconnects atomic.Uint64
+	topicsMu   sync.Mutex
+	topics     map[string]*topic
+
+	stopWatch context.CancelFunc
+	watching  sync.WaitGroup
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open connects to a server or cluster: url is one or more NATS URLs, parted by commas. It fails when
+// no server answers, credentials are wrong or JetStream is off; once open, it reconnects for ever.
+func Open(ctx context.Context, url string, cfg Config) (*Broker, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkURL(url); err != nil {
+		return nil, err
+	}
+	return open(ctx, url, cfg, nil)
+}
+
+// checkURL refuses what the client would take for something else.
+func checkURL(list string) error {
+	for one := range strings.SplitSeq(list, ",") {
+		u, err := url.Parse(strings.TrimSpace(one))
+		if err != nil {
+			// The error would repeat the text, which may have a password in it.
+			return errors.New("settlenats: open: not a URL such as nats://host:4222")
+		}
+		switch u.Scheme {
+		case "nats", "tls", "ws", "wss":
+		default:
+			return fmt.Errorf("settlenats: open %s: scheme %q is not nats, tls, ws or wss", redact(one), u.Scheme)
+		}
+		if u.Hostname() == "" {
+			return fmt.Errorf("settlenats: open %s: no host", redact(one))
+		}
+	}
+	return nil
+}
+
+// redact returns URLs without their passwords.
+func redact(list string) string {
+	var clean []string
+	for one := range strings.SplitSeq(list, ",") {
+		u, err := url.Parse(strings.TrimSpace(one))
+		if err != nil {
+			clean = append(clean, "(unreadable URL)")
+			continue
+		}
+		clean = append(clean, u.Redacted())
+	}
+	return strings.Join(clean, ",")
+}
+
+func open(ctx context.Context, url string, cfg Config, e *embedded) (*Broker, error) {
+	b := &Broker{cfg: cfg, embedded: e, topics: map[string]*topic{}}
+	where := "embedded server"
+	if e == nil {
+		where = redact(url)
+	}
+	var err error
+	if b.nc, err = nats.Connect(url, b.options(ctx)...); err != nil {
+		return nil, openError(where, err)
+	}
+	if b.js, err = jetstream.New(b.nc); err == nil {
+		err = b.begin(ctx)
+	}
+	if err != nil {
+		b.nc.Close()
+		return nil, openError(where, err)
+	}
+	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
+	b.stopWatch = stop
+	b.watching.Go(func() { b.watch(watch) })
+	return b, nil
+}
+
+func (b *Broker) begin(ctx context.Context) error {
+	if _, err := b.js.AccountInfo(ctx); err != nil {
+		return err
+	}
+	if err := b.openLife(ctx); err != nil {
+		return err
+	}
+	return b.pub.start(b)
+}
+
+func openError(where string, err error) error {
+	switch {
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired),
+		errors.Is(err, nats.ErrAuthRevoked), errors.Is(err, nats.ErrAccountAuthExpired):
+		return fmt.Errorf("settlenats: open %s: %w: %w", where, ErrCredentials, err)
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		return fmt.Errorf("settlenats: open %s: %w: %w", where, ErrNoJetStream, err)
+	case errors.Is(err, nats.ErrNoServers):
+		return fmt.Errorf("settlenats: open %s: %w: no server answers", where, broker.ErrUnavailable)
+	default:
+		return fmt.Errorf("settlenats: open %s: %w", where, err)
+	}
+}
+
+func (b *Broker) options(ctx context.Context) []nats.Option {
+	options := []nats.Option{
+		nats.Name("settle"),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(100 * time.Millisecond),
+		nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond),
+		// Nothing waits in the client while it is away: the relay repeats, in order.
+		nats.ReconnectBufSize(-1),
+		nats.PingInterval(10 * time.Second),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			b.pub.fail(fmt.Errorf("settlenats: publish: %w: connection lost", broker.ErrUnavailable))
+			if err != nil {
+				b.cfg.Logger.Warn("broker connection lost", "err", err)
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			b.reconnects.Add(1)
+			b.life.poke()
+			b.cfg.Logger.Info("broker connection is back", "server", nc.ConnectedServerName())
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				b.pub.deny(err.Error())
+			}
+			b.cfg.Logger.Warn("broker connection", "err", err)
+		}),
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		options = append(options, nats.Timeout(min(max(time.Until(deadline), time.Millisecond), nats.DefaultTimeout)))
+	}
+	if b.embedded != nil {
+		options = append(options, nats.InProcessServer(b.embedded.server))
+	}
+	return append(options, b.cfg.Options...)
+}
+
+// Close waits for publishes under way, ends every membership and the connection, and stops an embedded
+// server after it has written everything.
+func (b *Broker) Close() error {
+	b.closeOnce.Do(func() {
+		b.pub.close()
+		b.table.Close()
+		b.stopWatch()
+		b.watching.Wait()
+		b.nc.Close()
+		if b.embedded != nil {
+			b.closeErr = b.embedded.close()
+		}
+	})
+	return b.closeErr
+}
+
+// Subscribe implements [broker.Broker]. Streams of topics that are new are created.
+func (b *Broker) Subscribe(ctx context.Context, s broker.Subscription) (broker.Membership, error) {
+	if err := event.CheckName(s.Group); err != nil {
+		return nil, fmt.Errorf("settlenats: subscribe: group: %w", err)
+	}
+	if b.pub.closing() {
+		return nil, fmt.Errorf("settlenats: subscribe %s: %w: broker is closed", s.Group, broker.ErrUnavailable)
+	}
+	var names []string
+	for _, name := range s.Topics {
+		t, err := b.topic(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("settlenats: subscribe %s to %s: %w", s.Group, name, err)
+		}
+		for i := range t.partitions {
+			names = append(names, partitionName(name, i))
+		}
+	}
+	return &membership{broker: b, group: s.Group, member: b.table.Join(s.Group, names)}, nil
+}
+
+type membership struct {
+	broker *Broker
+	group  string
+	member *assign.Member
+}
+
+func (m *membership) Next(ctx context.Context) (broker.Partition, error) {
+	claim, err := m.member.Next(ctx)
+	if err != nil {
+		if errors.Is(err, assign.ErrClosed) {
+			return nil, fmt.Errorf("settlenats: group %s: %w", m.group, err)
+		}
+		return nil, err
+	}
+	name, index := splitPartition(claim.Name)
+	return &partition{
+		broker: m.broker, group: m.group, claim: claim, topic: name,
+		stream: m.broker.cfg.streamName(name), subject: m.broker.cfg.subject(name, index),
+	}, nil
+}
+
+func (m *membership) Close() error {
+	m.member.Close()
+	return nil
+}
+
+// unavailable makes an error of the server one that callers wait out. A context that has ended is its own.
+func unavailable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
+}

@@ -1,0 +1,134 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"unicode/utf8"
+
+	"github.com/settledev/settle/shop/contract"
+	"github.com/settledev/settle/shop/page"
+	"github.com/settledev/settle/shop/problem"
+	"github.com/settledev/settle/txn"
+)
+
+// queryBytesMax bounds a search; userBytesMax a user's name.
+const (
+	queryBytesMax = 100
+	userBytesMax  = 64
+)
+
+// Item is a product as the shop shows it.
+type Item struct {
+	ID        string         `json:"id"`
+	Name      string         `json:"name"`
+	Price     contract.Money `json:"price"`
+	Available *int64         `json:"available,omitempty"` // left out where nobody counts it
+	Likes     int64          `json:"likes"`
+	Views     int64          `json:"views"`
+}
+
+const (
+	listProducts = `SELECT id, name, price, currency, likes, views FROM product
+		WHERE id > ? AND search LIKE ? ESCAPE '\' ORDER BY id LIMIT ?`
+	selectProduct = `SELECT id, name, price, currency, likes, views FROM product WHERE id = ?`
+)
+
+// Handler serves the catalogue's routes.
+func (s *Service) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /products", s.list)
+	mux.HandleFunc("GET /products/{id}", s.show)
+	mux.HandleFunc("POST /products/{id}/views", func(w http.ResponseWriter, r *http.Request) {
+		s.act(w, r, "", s.View, http.StatusAccepted)
+	})
+	mux.HandleFunc("PUT /products/{id}/likes/{user}", func(w http.ResponseWriter, r *http.Request) {
+		s.act(w, r, r.PathValue("user"), s.Like, http.StatusNoContent)
+	})
+	mux.HandleFunc("DELETE /products/{id}/likes/{user}", func(w http.ResponseWriter, r *http.Request) {
+		s.act(w, r, r.PathValue("user"), s.Unlike, http.StatusNoContent)
+	})
+	return mux
+}
+
+func (s *Service) list(w http.ResponseWriter, r *http.Request) {
+	ask, err := page.Parse(r)
+	query := r.URL.Query().Get("query")
+	if err == nil && (len(query) > queryBytesMax || !utf8.ValidString(query)) {
+		err = errors.New("query is longer than 100 bytes, or no text")
+	}
+	if err != nil {
+		problem.Write(w, http.StatusBadRequest, "bad-page", "The page cannot be read", err.Error(), nil)
+		return
+	}
+	items, err := s.items(r.Context(), listProducts, ask.After, pattern(query), ask.Limit)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	page.Write(w, http.StatusOK, page.New(ask, items, func(i Item) string { return i.ID }))
+}
+
+func (s *Service) show(w http.ResponseWriter, r *http.Request) {
+	items, err := s.items(r.Context(), selectProduct, r.PathValue("id"))
+	if err == nil && len(items) == 0 {
+		err = ErrUnknownProduct
+	}
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	page.Write(w, http.StatusOK, items[0])
+}
+
+func (s *Service) items(ctx context.Context, query string, args ...any) ([]Item, error) {
+	items, err := page.Select(ctx, s.read, query, args, scanItem)
+	if err != nil || len(items) == 0 || s.cfg.Available == nil {
+		return items, err
+	}
+	ids := make([]string, len(items))
+	for i := range items {
+		ids[i] = items[i].ID
+	}
+	free, err := s.cfg.Available(ctx, ids)
+	if err != nil { // Stock is another service: a product is shown without it rather than not at all.
+		return items, nil //nolint:nilerr // See above.
+	}
+	for i := range items {
+		if n, ok := free[items[i].ID]; ok {
+			items[i].Available = &n
+		}
+	}
+	return items, nil
+}
+
+func scanItem(rows txn.Rows) (i Item, err error) {
+	var price contract.Price
+	var currency string
+	if err := rows.Scan(&i.ID, &i.Name, &price, &currency, &i.Likes, &i.Views); err != nil {
+		return i, err
+	}
+	i.Price, err = contract.LineAmount(1, price, currency)
+	return i, err
+}
+
+// act serves what a person does with a product.
+func (s *Service) act(w http.ResponseWriter, r *http.Request, user string, do func(ctx context.Context, id, user string) error, status int) {
+	if len(user) > userBytesMax || !utf8.ValidString(user) {
+		problem.Write(w, http.StatusBadRequest, "bad-user", "The user's name is longer than 64 bytes, or no text", "", nil)
+		return
+	}
+	if err := do(r.Context(), r.PathValue("id"), user); err != nil {
+		s.fail(w, err)
+		return
+	}
+	w.WriteHeader(status)
+}
+
+func (s *Service) fail(w http.ResponseWriter, err error) {
+	if errors.Is(err, ErrUnknownProduct) {
+		problem.Write(w, http.StatusNotFound, "unknown-product", "There is no such product", "", nil)
+		return
+	}
+	problem.Write(w, http.StatusInternalServerError, "internal", "The catalogue cannot answer", "", nil)
+}

@@ -1,0 +1,230 @@
+// Package catalog owns products and their prices, and what people think of them: views and likes.
+//
+// # Guarantee
+//
+// A like is one however often it is given, and its event is emitted once. Prices are decimals.
+//
+// # What this package does not do
+//
+// It does not know stock: how much is available comes from inventory, by [Config].Available.
+package catalog
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+
+	"github.com/settledev/settle"
+	"github.com/settledev/settle/broker"
+	"github.com/settledev/settle/outbox"
+	"github.com/settledev/settle/shop/contract"
+	"github.com/settledev/settle/shop/page"
+	"github.com/settledev/settle/txn"
+)
+
+//go:embed sqlite/*.sql
+var migrations embed.FS
+
+// Migrations returns the service's tables on SQLite, as numbered files.
+func Migrations() fs.FS {
+	dir, err := fs.Sub(migrations, "sqlite")
+	if err != nil {
+		panic(err) // The folder is part of the program.
+	}
+	return dir
+}
+
+// ErrUnknownProduct says that the catalogue has no such product.
+var ErrUnknownProduct = errors.New("unknown product")
+
+// Config of the service.
+type Config struct {
+	// Service is the configuration of its engines.
+	Service settle.Config
+	// Available returns the free units of products; those it leaves out are not stocked. Default: nobody
+	// knows, and products are shown without it.
+	Available func(ctx context.Context, products []string) (map[string]int64, error)
+}
+
+// Service is the catalogue.
+type Service struct {
+	*settle.Service
+
+	cfg  Config
+	read page.Reader
+
+	// known caches products for the validation of orders, which asks for the same ones over and over.
+	// Every change of a product goes through this service, which keeps it true.
+	mu    sync.RWMutex
+	known map[string]Product
+}
+
+// Product is an article of the shop.
+type Product struct {
+	ID       string         `json:"id"`
+	Name     string         `json:"name"`
+	Price    contract.Price `json:"price"`
+	Currency string         `json:"currency"`
+}
+
+// New returns the service on its own store.
+func New(store settle.Store, b broker.Broker, cfg Config) *Service {
+	cfg.Service.Known = contract.EventTypes()
+	return &Service{Service: settle.NewService("catalog", store, b, cfg.Service), cfg: cfg, read: page.ReaderOf(store), known: map[string]Product{}}
+}
+
+const (
+	selectProducts = `SELECT id, name, price, currency FROM product WHERE id IN (SELECT value FROM json_each(?))`
+	insertProducts = `INSERT INTO product (id, name, search, price, currency)
+		SELECT value->>'id', value->>'name', lower(value->>'id' || ' ' || (value->>'name')), value->>'price', value->>'currency'
+		FROM json_each(?) WHERE true ON CONFLICT (id) DO NOTHING`
+	updatePrice = `UPDATE product SET price = ? WHERE id = ? AND currency = ?`
+	addView     = `UPDATE product SET views = views + 1 WHERE id = ?`
+	addLikes    = `UPDATE product SET likes = likes + ? WHERE id = ?`
+	insertLike  = `INSERT INTO product_like (product, user_id) SELECT id, ? FROM product WHERE id = ? ON CONFLICT DO NOTHING`
+	deleteLike  = `DELETE FROM product_like WHERE product = ? AND user_id = ?`
+)
+
+// productsPerInsert bounds the products of one statement.
+const productsPerInsert = 500
+
+// Seed adds products that the catalogue does not have yet. It may be called again with the same ones.
+func (s *Service) Seed(ctx context.Context, products []Product) error {
+	for len(products) > 0 {
+		n := min(len(products), productsPerInsert)
+		b, err := json.Marshal(products[:n])
+		if err != nil {
+			return fmt.Errorf("catalog: seed: %w", err)
+		}
+		err = s.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
+			_, err := tx.Exec(ctx, insertProducts, string(b))
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("catalog: seed %d products: %w", n, err)
+		}
+		products = products[n:]
+	}
+	return nil
+}
+
+// Products returns those of ids that the catalogue has.
+func (s *Service) Products(ctx context.Context, ids []string) (map[string]Product, error) {
+	found := make(map[string]Product, len(ids))
+	var missing []string
+	s.mu.RLock()
+	for _, id := range ids {
+		if p, ok := s.known[id]; ok {
+			found[id] = p
+		} else {
+			missing = append(missing, id)
+		}
+	}
+	s.mu.RUnlock()
+	if len(missing) == 0 {
+		return found, nil
+	}
+	b, err := json.Marshal(missing)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock() // Held across the read, so that a price that changes meanwhile is not overwritten by an old one.
+	defer s.mu.Unlock()
+	rows, err := page.Select(ctx, s.read, selectProducts, []any{string(b)}, scanProduct)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	for _, p := range rows {
+		found[p.ID], s.known[p.ID] = p, p
+	}
+	return found, nil
+}
+
+func scanProduct(rows txn.Rows) (p Product, err error) {
+	return p, rows.Scan(&p.ID, &p.Name, &p.Price, &p.Currency)
+}
+
+// SetPrice changes a product's price.
+func (s *Service) SetPrice(ctx context.Context, id string, price contract.Money) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
+		n, err := tx.Exec(ctx, updatePrice, price.Decimal().String(), id, price.Currency())
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("catalog: price of %.40q: %w", id, ErrUnknownProduct)
+		}
+		return outbox.Add(ctx, tx, contract.PriceChanged.New(contract.PriceV1{ProductID: id, Price: price}))
+	})
+	delete(s.known, id)
+	return err
+}
+
+// View counts a view of a product.
+func (s *Service) View(ctx context.Context, id, user string) error {
+	return s.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
+		n, err := tx.Exec(ctx, addView, id)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("catalog: view of %.40q: %w", id, ErrUnknownProduct)
+		}
+		return outbox.Add(ctx, tx, contract.ProductViewed.New(contract.ProductV1{ProductID: id, UserID: user}))
+	})
+}
+
+// Like stores that a user likes a product. Liking it again changes nothing.
+func (s *Service) Like(ctx context.Context, id, user string) error {
+	if err := s.mustExist(ctx, id); err != nil {
+		return err
+	}
+	return s.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
+		n, err := tx.Exec(ctx, insertLike, user, id)
+		if err != nil || n == 0 {
+			return err
+		}
+		tx.Queue(addLikes, 1, id)
+		return outbox.Add(ctx, tx, contract.ProductLiked.New(contract.ProductV1{ProductID: id, UserID: user}))
+	})
+}
+
+// Unlike takes a like back. Without one it changes nothing.
+func (s *Service) Unlike(ctx context.Context, id, user string) error {
+	if err := s.mustExist(ctx, id); err != nil {
+		return err
+	}
+	return s.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
+		n, err := tx.Exec(ctx, deleteLike, id, user)
+		if err != nil || n == 0 {
+			return err
+		}
+		tx.Queue(addLikes, -1, id)
+		return outbox.Add(ctx, tx, contract.ProductUnliked.New(contract.ProductV1{ProductID: id, UserID: user}))
+	})
+}
+
+func (s *Service) mustExist(ctx context.Context, id string) error {
+	found, err := s.Products(ctx, []string{id})
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("catalog: %.40q: %w", id, ErrUnknownProduct)
+	}
+	return err
+}
+
+// pattern returns the LIKE pattern that finds every word of a query, in order.
+func pattern(query string) string {
+	escape := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+	words := strings.Fields(strings.ToLower(query))
+	for i, w := range words {
+		words[i] = escape.Replace(w)
+	}
+	return "%" + strings.Join(words, "%") + "%"
+}

@@ -1,0 +1,208 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/settledev/settle/event"
+	"github.com/settledev/settle/shop/page"
+	"github.com/settledev/settle/shop/problem"
+)
+
+// idBytesMax bounds an order's or a customer's id in a path.
+const idBytesMax = 128
+
+// Handler serves everything.
+func (s *Service) Handler() http.Handler {
+	mux := http.NewServeMux()
+	for _, route := range []string{"POST /orders", "POST /orders/{id}/cancel", "POST /returns", "GET /customers/{id}/orders"} {
+		mux.Handle(route, s.cfg.Order)
+	}
+	mux.HandleFunc("GET /orders/{id}", s.order)
+	for _, route := range []string{
+		"GET /products", "GET /products/{id}", "POST /products/{id}/views",
+		"PUT /products/{id}/likes/{user}", "DELETE /products/{id}/likes/{user}",
+	} {
+		mux.Handle(route, s.cfg.Catalog)
+	}
+	mux.Handle("POST /webhooks/payments", s.cfg.Payment)
+
+	mux.HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) { s.hub.ServeFeed(w, r, "") })
+	mux.HandleFunc("GET /orders/{id}/events", s.stream(OrderFeed))
+	mux.HandleFunc("GET /customers/{id}/stream", s.stream(CustomerFeed))
+
+	mux.Handle("POST /import/orders", s.operator(s.cfg.Order))
+	mux.Handle("POST /import/returns", s.operator(s.cfg.Order))
+	for name, h := range s.cfg.Internal {
+		mux.Handle("GET /internal/"+name, s.operator(h))
+	}
+	if s.cfg.Traffic != nil {
+		mux.Handle("GET /internal/stats", s.operator(http.HandlerFunc(s.traffic)))
+	}
+	s.letters(mux)
+
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		page.Write(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	mux.HandleFunc("GET /readyz", s.ready)
+	if s.cfg.Metrics != nil {
+		mux.Handle("GET /metrics", s.cfg.Metrics)
+	}
+	pages(mux)
+	return guard(traced(mux))
+}
+
+// guard refuses requests that another site's page makes a browser send, and forbids pages to load
+// anything from elsewhere.
+func guard(next http.Handler) http.Handler {
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		problem.Write(w, http.StatusForbidden, "cross-origin", "Requests from other sites are refused", "", nil)
+	}))
+	return protection.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Content-Security-Policy", "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'")
+		h.Set("Referrer-Policy", "no-referrer")
+		next.ServeHTTP(w, r)
+	}))
+}
+
+// traced gives every request a W3C trace context, the caller's or a new one, which every event that the
+// request causes carries on.
+func traced(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		trace := r.Header.Get("Traceparent")
+		if !validTrace(trace) {
+			var id [24]byte
+			_, _ = rand.Read(id[:]) // crypto/rand.Read never fails.
+			trace = fmt.Sprintf("00-%x-%x-01", id[:16], id[16:])
+		}
+		w.Header().Set("Traceparent", trace)
+		r.Header.Set("Traceparent", trace)
+		ctx := event.WithCause(r.Context(), event.Cause{TraceParent: trace, CorrelationID: trace[3:35]})
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// validTrace reports whether s is a traceparent of version 00 (W3C Trace Context, 3.2).
+func validTrace(s string) bool {
+	parts := strings.Split(s, "-")
+	if len(parts) != 4 || parts[0] != "00" || len(parts[1]) != 32 || len(parts[2]) != 16 || len(parts[3]) != 2 {
+		return false
+	}
+	for _, p := range parts {
+		if _, err := hex.DecodeString(p); err != nil || strings.ToLower(p) != p {
+			return false
+		}
+	}
+	return strings.Trim(parts[1], "0") != "" && strings.Trim(parts[2], "0") != ""
+}
+
+// operator lets only bearers of the operator's token through.
+func (s *Service) operator(next http.Handler) http.Handler {
+	want := sha256.Sum256([]byte(s.cfg.OperatorToken))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		got := sha256.Sum256([]byte(token))
+		switch {
+		case s.cfg.OperatorToken == "":
+			problem.Write(w, http.StatusForbidden, "operator-routes-off", "No operator token is configured", "", nil)
+		case !ok:
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			problem.Write(w, http.StatusUnauthorized, "operator-only", "This route is for operators", "Send the operator's token as a bearer token.", nil)
+		case subtle.ConstantTimeCompare(got[:], want[:]) != 1:
+			problem.Write(w, http.StatusForbidden, "operator-only", "The token is not the operator's", "", nil)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+func (s *Service) stream(feed func(string) string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		id := r.PathValue("id")
+		if len(id) > idBytesMax {
+			problem.Write(w, http.StatusBadRequest, "bad-id", "The id is longer than 128 bytes", "", nil)
+			return
+		}
+		s.hub.ServeFeed(w, r, feed(id))
+	}
+}
+
+// order adds the timeline, which is the gateway's, to what the order service says.
+func (s *Service) order(w http.ResponseWriter, r *http.Request) {
+	answer := &recorder{header: http.Header{}, status: http.StatusOK}
+	s.cfg.Order.ServeHTTP(answer, r)
+	body := answer.body.Bytes()
+	if answer.status == http.StatusOK {
+		if merged, err := s.withTimeline(r.Context(), r.PathValue("id"), body); err != nil {
+			s.log.Warn("timeline cannot be read", "aggregate_id", r.PathValue("id"), "err", err)
+		} else {
+			body = merged
+		}
+	}
+	for name, values := range answer.header {
+		if name != "Content-Length" {
+			w.Header()[name] = values
+		}
+	}
+	w.WriteHeader(answer.status)
+	_, _ = w.Write(body)
+}
+
+func (s *Service) withTimeline(ctx context.Context, id string, body []byte) ([]byte, error) {
+	timeline, err := s.Timeline(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := json.Marshal(timeline)
+	if err != nil {
+		return nil, err
+	}
+	body = bytes.TrimRight(body, " \n")
+	if len(body) < 2 || body[len(body)-1] != '}' {
+		return nil, fmt.Errorf("gateway: the order's answer is no JSON object")
+	}
+	merged := append([]byte{}, body[:len(body)-1]...)
+	merged = append(merged, `,"timeline":`...)
+	return append(append(merged, entries...), '}', '\n'), nil
+}
+
+// recorder keeps an answer of another handler.
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
+func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
+
+func (s *Service) traffic(w http.ResponseWriter, r *http.Request) {
+	stats, err := s.cfg.Traffic(r.Context())
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	page.Write(w, http.StatusOK, stats)
+}
+
+func (s *Service) ready(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.Ready != nil {
+		if err := s.cfg.Ready(r.Context()); err != nil {
+			problem.Write(w, http.StatusServiceUnavailable, "not-ready", "The shop is not ready", err.Error(), nil)
+			return
+		}
+	}
+	page.Write(w, http.StatusOK, map[string]string{"status": "ready"})
+}

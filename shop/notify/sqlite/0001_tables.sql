@@ -1,0 +1,7 @@
+-- What notify owns: one row a message, by the event that caused it.
+CREATE TABLE message (
+    event_id TEXT PRIMARY KEY,
+    order_id TEXT NOT NULL,
+    state    TEXT NOT NULL CHECK (state IN ('PENDING', 'SENT', 'REFUSED')),
+    at       INTEGER NOT NULL
+) WITHOUT ROWID;

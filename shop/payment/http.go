@@ -1,0 +1,108 @@
+package payment
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/settledev/settle/call"
+	"github.com/settledev/settle/shop/contract"
+	"github.com/settledev/settle/shop/page"
+	"github.com/settledev/settle/shop/problem"
+	"github.com/settledev/settle/shop/webhook"
+	"github.com/settledev/settle/txn"
+)
+
+// webhookBytesMax bounds a webhook's body.
+const webhookBytesMax = 64 << 10
+
+// Payment is an order's payment as it stands.
+type Payment struct {
+	OrderID string         `json:"orderId"`
+	State   State          `json:"state"`
+	Amount  contract.Money `json:"amount"`
+	Code    string         `json:"code,omitempty"`
+}
+
+// Refund is a return's refund as it stands.
+type Refund struct {
+	ReturnID string         `json:"returnId"`
+	OrderID  string         `json:"orderId,omitempty"`
+	State    string         `json:"state"`
+	Amount   contract.Money `json:"amount"`
+	Code     string         `json:"code,omitempty"`
+}
+
+const (
+	listPayments  = `SELECT order_id, state, minor, currency, code FROM payment WHERE order_id > ? ORDER BY order_id LIMIT ?`
+	listRefunds   = `SELECT return_id, order_id, state, minor, currency, code FROM refund WHERE return_id > ? ORDER BY return_id LIMIT ?`
+	insertWebhook = `INSERT INTO webhook (id, at) VALUES (?, ?) ON CONFLICT DO NOTHING`
+)
+
+// Handler serves the service's routes: the gateway's webhooks, and lists for operators.
+func (s *Service) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /webhooks/payments", s.webhook)
+	mux.Handle("GET /internal/payments", page.List(s.read, listPayments, scanPayment, func(v Payment) string { return v.OrderID }))
+	mux.Handle("GET /internal/refunds", page.List(s.read, listRefunds, scanRefund, func(v Refund) string { return v.ReturnID }))
+	return mux
+}
+
+func scanPayment(rows txn.Rows) (v Payment, err error) {
+	var minor int64
+	var currency string
+	err = rows.Scan(&v.OrderID, &v.State, &minor, &currency, &v.Code)
+	v.Amount = contract.NewMoney(minor, currency)
+	return v, err
+}
+
+func scanRefund(rows txn.Rows) (v Refund, err error) {
+	var minor int64
+	var currency string
+	err = rows.Scan(&v.ReturnID, &v.OrderID, &v.State, &minor, &currency, &v.Code)
+	v.Amount = contract.NewMoney(minor, currency)
+	return v, err
+}
+
+// webhook takes a hint of the gateway. It is never believed: what it says is looked up under its
+// reference, once for each webhook id.
+func (s *Service) webhook(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, webhookBytesMax))
+	if err != nil {
+		problem.Write(w, http.StatusRequestEntityTooLarge, "body-too-large", "The webhook is too large", "", nil)
+		return
+	}
+	if err := webhook.Verify(s.cfg.WebhookSecret, r.Header, body, time.Now()); err != nil {
+		problem.Write(w, http.StatusUnauthorized, "bad-signature", "The webhook's signature is not valid", "", nil)
+		return
+	}
+	var hint struct {
+		Type string `json:"type"`
+		Data struct {
+			Reference string `json:"reference"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(body, &hint); err != nil || hint.Data.Reference == "" {
+		problem.Write(w, http.StatusBadRequest, "malformed-json", "The webhook names no reference", "", nil)
+		return
+	}
+	id := r.Header.Get("webhook-id")
+	err = s.Do(r.Context(), func(ctx context.Context, tx *txn.Tx) error {
+		n, err := tx.Exec(ctx, insertWebhook, id, tx.Now().UnixMilli())
+		if err != nil || n == 0 {
+			return err // Seen before: there is nothing to do.
+		}
+		state, err := load(ctx, tx, hint.Data.Reference)
+		if err != nil || state.state != StateRequested {
+			return err // Only an open question is worth asking about.
+		}
+		return call.Prepare(ctx, tx, s.lookup, "hint:"+id, contract.OrderRefV1{OrderID: hint.Data.Reference})
+	})
+	if err != nil {
+		problem.Write(w, http.StatusInternalServerError, "internal", "The webhook cannot be stored", "", nil)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}

@@ -1,0 +1,111 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+
+	"github.com/settledev/settle/push"
+	"github.com/settledev/settle/txn"
+)
+
+// feedStore is the log of what browsers get to see.
+type feedStore struct {
+	s *Store
+	q struct{ append, appendFeed, afterAll, after, bounds, trimFeed, trim string }
+}
+
+var _ push.Log = (*feedStore)(nil)
+
+func (s *Store) initFeed(q *statements) {
+	f := &s.feed
+	f.s = s
+	f.q.append, f.q.appendFeed = q.text("push.append"), q.text("push.append_feed")
+	f.q.afterAll, f.q.after, f.q.bounds = q.text("push.after_all"), q.text("push.after"), q.text("push.bounds")
+	f.q.trimFeed, f.q.trim = q.text("push.trim_feed"), q.text("push.trim")
+}
+
+// Append implements [push.Log].
+func (f *feedStore) Append(ctx context.Context, tx *txn.Tx, frames ...push.Frame) error {
+	for i := range frames {
+		fr := &frames[i]
+		feeds, err := json.Marshal(fr.Feeds)
+		if err != nil {
+			return fmt.Errorf("sqlstore: append frame: %w", err)
+		}
+		var position int64
+		if err := tx.QueryRow(ctx, f.q.append, []any{fr.Event, fr.Data, string(feeds)}, &position); err != nil {
+			return fmt.Errorf("sqlstore: append frame: %w", err)
+		}
+		for _, feed := range fr.Feeds {
+			if feed == "" {
+				continue // Every frame is in this one.
+			}
+			if _, err := tx.Exec(ctx, f.q.appendFeed, feed, position); err != nil {
+				return fmt.Errorf("sqlstore: append frame to %s: %w", feed, err)
+			}
+		}
+	}
+	if len(frames) > 0 {
+		tx.AfterCommit(f.s.feedBell.ring)
+	}
+	return nil
+}
+
+// After implements [push.Log].
+func (f *feedStore) After(ctx context.Context, feed string, position int64, limit int) ([]push.Frame, error) {
+	query, args := f.q.after, []any{feed, position, int64(page(limit))}
+	if feed == "" {
+		query, args = f.q.afterAll, args[1:]
+	}
+	var out []push.Frame
+	err := f.s.read.each(ctx, query, args, func(rows *sql.Rows) error {
+		var fr push.Frame
+		var feeds []byte
+		if err := rows.Scan(&fr.Position, &fr.Event, &fr.Data, &feeds); err != nil {
+			return err
+		}
+		out = append(out, fr)
+		return json.Unmarshal(feeds, &out[len(out)-1].Feeds)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("sqlstore: feed %s after %d: %w", feed, position, err)
+	}
+	return out, nil
+}
+
+// Bounds implements [push.Log].
+func (f *feedStore) Bounds(ctx context.Context) (epoch string, first, last int64, err error) {
+	if err := f.s.read.row(ctx, f.q.bounds, nil, &epoch, &first, &last); err != nil {
+		return "", 0, 0, fmt.Errorf("sqlstore: bounds of the feed: %w", err)
+	}
+	return epoch, first, last, nil
+}
+
+// Trim implements [push.Log].
+func (f *feedStore) Trim(ctx context.Context, keep int64, limit int) (int, error) {
+	_, first, last, err := f.Bounds(ctx)
+	if err != nil {
+		return 0, err
+	}
+	to := min(last-keep, first+int64(limit)-1)
+	if first == 0 || to < first {
+		return 0, nil
+	}
+	var n int64
+	err = f.s.Run(ctx, func(ctx context.Context, tx *txn.Tx) (err error) {
+		if _, err = tx.Exec(ctx, f.q.trimFeed, to); err != nil {
+			return err
+		}
+		n, err = tx.Exec(ctx, f.q.trim, to)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("sqlstore: trim the feed: %w", err)
+	}
+	return int(n), nil
+}
+
+// Listen implements [push.Log].
+func (f *feedStore) Listen() (<-chan struct{}, func()) { return f.s.feedBell.listen() }

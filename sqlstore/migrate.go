@@ -1,0 +1,202 @@
+package sqlstore
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Schema is a sequence of migrations that share a name: settle's own, or a service's tables. Files holds
+// NNNN_title.sql with NNNN from 0001 without a gap; other files are ignored. A migration that has been
+// applied must never change: its digest is kept and compared.
+type Schema struct {
+	Name  string
+	Files fs.FS
+}
+
+// schemaName is the name of settle's own schema.
+const schemaName = "settle"
+
+// Schema returns the migrations of the tables that the store itself needs.
+func (d Dialect) Schema() Schema { return Schema{Name: schemaName, Files: d.dir} }
+
+type migration struct {
+	version int
+	file    string
+	text    string
+	digest  [sha256.Size]byte
+}
+
+func (s Schema) migrations() ([]migration, error) {
+	if s.Name == "" || s.Files == nil {
+		return nil, errors.New("schema needs a name and files")
+	}
+	files, err := fs.Glob(s.Files, "[0-9]*_*.sql")
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(files)
+	out := make([]migration, 0, len(files))
+	for i, file := range files {
+		number, _, _ := strings.Cut(file, "_")
+		version, err := strconv.Atoi(number)
+		if err != nil || version != i+1 {
+			return nil, fmt.Errorf("schema %s: %s is not migration %04d", s.Name, file, i+1)
+		}
+		text, err := fs.ReadFile(s.Files, file)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, migration{version, file, string(text), sha256.Sum256(text)})
+	}
+	return out, nil
+}
+
+// Migrate applies what is missing of the dialect's own schema and then of the given ones, each
+// migration in a transaction of its own, and returns how many were applied. Call it by command, and
+// only in one process at a time; a program that serves never calls it in production.
+func Migrate(ctx context.Context, db *sql.DB, d Dialect, schemas ...Schema) (int, error) {
+	texts, err := d.load()
+	if err != nil {
+		return 0, fmt.Errorf("sqlstore: migrate: %w", err)
+	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("sqlstore: migrate: %w", err)
+	}
+	defer conn.Close()
+	m := migrator{conn: conn, q: statements{texts: texts}}
+	if _, err := conn.ExecContext(ctx, m.q.text("store.schema_table")); err != nil {
+		return 0, fmt.Errorf("sqlstore: migrate: %w", err)
+	}
+	applied := 0
+	for _, s := range append([]Schema{d.Schema()}, schemas...) {
+		n, err := m.schema(ctx, s)
+		applied += n
+		if err != nil {
+			return applied, fmt.Errorf("sqlstore: migrate %s: %w", s.Name, err)
+		}
+	}
+	return applied, nil
+}
+
+type migrator struct {
+	conn *sql.Conn
+	q    statements
+}
+
+func (m *migrator) schema(ctx context.Context, s Schema) (int, error) {
+	all, err := s.migrations()
+	if err != nil {
+		return 0, err
+	}
+	done, err := m.applied(ctx, s.Name)
+	if err != nil {
+		return 0, err
+	}
+	if err := compare(s.Name, all, done); err != nil {
+		return 0, err
+	}
+	for i, mig := range all[len(done):] {
+		if err := m.apply(ctx, s.Name, mig); err != nil {
+			return i, fmt.Errorf("%s: %w", mig.file, err)
+		}
+	}
+	return len(all) - len(done), nil
+}
+
+func (m *migrator) apply(ctx context.Context, schema string, mig migration) (err error) {
+	if _, err := m.conn.ExecContext(ctx, m.q.text("store.begin")); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_, rerr := m.conn.ExecContext(context.WithoutCancel(ctx), m.q.text("store.rollback"))
+			err = errors.Join(err, rerr)
+		}
+	}()
+	if _, err := m.conn.ExecContext(ctx, mig.text); err != nil {
+		return err
+	}
+	if _, err := m.conn.ExecContext(ctx, m.q.text("store.schema_applied"),
+		schema, mig.version, mig.digest[:], time.Now().UnixNano()); err != nil {
+		return err
+	}
+	_, err = m.conn.ExecContext(ctx, m.q.text("store.commit"))
+	return err
+}
+
+// applied returns the digests of the migrations in the database, in order.
+func (m *migrator) applied(ctx context.Context, schema string) ([][]byte, error) {
+	var known int
+	if err := m.conn.QueryRowContext(ctx, m.q.text("store.schema_known")).Scan(&known); err != nil || known == 0 {
+		return nil, err
+	}
+	rows, err := m.conn.QueryContext(ctx, m.q.text("store.schema_versions"), schema)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var done [][]byte
+	for rows.Next() {
+		var version int
+		var digest []byte
+		if err := rows.Scan(&version, &digest); err != nil {
+			return nil, err
+		}
+		if version != len(done)+1 {
+			return nil, fmt.Errorf("migration %d is missing between those applied: %w", len(done)+1, ErrSchema)
+		}
+		done = append(done, digest)
+	}
+	return done, rows.Err()
+}
+
+// compare refuses a database that is newer than the program, or whose past is another one.
+func compare(schema string, all []migration, done [][]byte) error {
+	if len(done) > len(all) {
+		return fmt.Errorf("schema %s is at version %d, this program knows %d: %w", schema, len(done), len(all), ErrSchema)
+	}
+	for i, digest := range done {
+		if !bytes.Equal(digest, all[i].digest[:]) {
+			return fmt.Errorf("schema %s: %s is not the one that was applied: %w", schema, all[i].file, ErrSchema)
+		}
+	}
+	return nil
+}
+
+// checkSchemas refuses a database to which not every migration has been applied.
+func checkSchemas(ctx context.Context, db *sql.DB, texts map[string]string, schemas []Schema) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	m := migrator{conn: conn, q: statements{texts: texts}}
+	for _, s := range schemas {
+		all, err := s.migrations()
+		if err != nil {
+			return err
+		}
+		done, err := m.applied(ctx, s.Name)
+		if err != nil {
+			return err
+		}
+		if err := compare(s.Name, all, done); err != nil {
+			return err
+		}
+		if len(done) < len(all) {
+			return fmt.Errorf("schema %s is at version %d, this program needs %d, migrate first: %w",
+				s.Name, len(done), len(all), ErrSchema)
+		}
+	}
+	return nil
+}

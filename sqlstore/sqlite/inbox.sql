@@ -1,0 +1,21 @@
+-- name: group_add
+INSERT INTO settle_inbox_group (name) VALUES (?1) ON CONFLICT DO NOTHING;
+
+-- name: groups
+SELECT id, name FROM settle_inbox_group;
+
+-- name: group
+SELECT id FROM settle_inbox_group WHERE name = ?1;
+
+-- name: remember
+INSERT INTO settle_inbox (group_id, event_id, at, timed) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING;
+
+-- Identities of version 7 below ?2 were made before the time in question.
+-- name: forget_timed
+DELETE FROM settle_inbox WHERE group_id = ?1 AND event_id IN (
+    SELECT event_id FROM settle_inbox
+    WHERE group_id = ?1 AND event_id < ?2 AND at < ?3 AND timed = 1 ORDER BY event_id LIMIT ?4);
+
+-- name: forget_untimed
+DELETE FROM settle_inbox WHERE (group_id, event_id) IN (
+    SELECT group_id, event_id FROM settle_inbox WHERE timed = 0 AND at < ?1 ORDER BY at LIMIT ?2);

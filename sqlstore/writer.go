@@ -1,0 +1,433 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/settledev/settle/txn"
+)
+
+// probeEvery is how many busy groups pass, after gathering brought nobody together, until the writer
+// tries again whether it would.
+const probeEvery = 32
+
+// groupTimeMax ends a group: its first members have waited long enough for their answers.
+const groupTimeMax = 20 * time.Millisecond
+
+// The states of a member: it is taken by the writer, or given up by its caller, never both.
+const (
+	memberWaiting = iota
+	memberTaken
+	memberGone
+)
+
+// member is one transaction that waits for its turn.
+type member struct {
+	ctx   context.Context //nolint:containedctx // It is the caller's, for as long as the caller waits.
+	fn    func(context.Context, *txn.Tx) error
+	state atomic.Int32
+	tx    *txn.Tx
+	first int64 // row number of the first of its events, 0 without
+	err   error
+	done  chan struct{}
+}
+
+// writer owns the only connection that writes. Everything below run belongs to its goroutine.
+type writer struct {
+	store   *Store
+	backend *Backend
+	conn    *sql.Conn
+	stmts   *stmtCache // of the members
+	own     *stmtCache // of the writer: BEGIN and the like
+	cfg     Config
+	q       writerSQL
+
+	queue   chan *member
+	closing chan struct{}
+	dead    chan struct{} // closed when nobody serves the queue any more
+
+	batch      []*member // gathered, not yet taken
+	group      []*member // of the open transaction, in order
+	lost       []*member // of a transaction that SQLite ended; they run again
+	durable    bool      // the group is committed, its members are being told
+	inTx       bool
+	lastCommit time.Time
+	pays       bool // gathering brought members together
+	skipped    int
+	timer      *time.Timer
+	args       []any // of the statement that adds an event
+}
+
+type writerSQL struct {
+	begin, commit, rollback, savepoint, release, rollbackTo string
+}
+
+func newWriter(ctx context.Context, s *Store, q *statements) (*writer, error) {
+	conn, err := s.backend.Writer.Conn(ctx)
+	if err != nil {
+		return nil, s.backend.classify(err)
+	}
+	w := &writer{
+		store: s, backend: &s.backend, conn: conn, cfg: s.cfg,
+		stmts: newStmtCache(conn, s.cfg.StatementsMax, checkControl), own: newStmtCache(conn, 16, nil),
+		q: writerSQL{
+			begin: q.text("store.begin"), commit: q.text("store.commit"), rollback: q.text("store.rollback"),
+			savepoint: q.text("store.savepoint"), release: q.text("store.release"), rollbackTo: q.text("store.rollback_to"),
+		},
+		queue: make(chan *member, s.cfg.QueueMax), closing: make(chan struct{}), dead: make(chan struct{}),
+		timer: time.NewTimer(time.Hour),
+	}
+	w.timer.Stop()
+	return w, nil
+}
+
+// run hands fn to the writer and waits for its commit.
+func (w *writer) run(ctx context.Context, fn func(context.Context, *txn.Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	m := &member{ctx: ctx, fn: fn, done: make(chan struct{})}
+	select {
+	case w.queue <- m:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-w.closing:
+		return ErrClosed
+	}
+	select {
+	case <-m.done:
+		return m.err
+	case <-ctx.Done():
+		if m.state.CompareAndSwap(memberWaiting, memberGone) {
+			return ctx.Err()
+		}
+	case <-w.dead:
+		if m.state.CompareAndSwap(memberWaiting, memberGone) {
+			return ErrClosed
+		}
+	}
+	<-m.done // It has begun: its answer is never in doubt.
+	return m.err
+}
+
+// serve is the writer's goroutine.
+func (w *writer) serve() {
+	finished := false
+	defer func() {
+		if finished {
+			close(w.dead)
+			return
+		}
+		// A member ended the goroutine (runtime.Goexit, as a test's FailNow does). Nothing of its group
+		// is committed; whoever is left is told, and another goroutine takes over.
+		w.abandon()
+		go w.serve()
+	}()
+	for w.next() {
+		w.commitGroup()
+	}
+	w.stmts.close()
+	w.own.close()
+	finished = true
+}
+
+// next waits for a first member, and for others while that pays; false when the store is closing and
+// the queue is empty.
+func (w *writer) next() bool {
+	if len(w.batch) > 0 {
+		return true
+	}
+	select {
+	case m := <-w.queue:
+		w.batch = append(w.batch, m)
+	default:
+		select {
+		case m := <-w.queue:
+			w.batch = append(w.batch, m)
+		case <-w.closing:
+			select {
+			case m := <-w.queue:
+				w.batch = append(w.batch, m)
+				return true
+			default:
+				return false
+			}
+		}
+	}
+	w.gather()
+	return true
+}
+
+// gather lets the rest of the gap pass when the writer is busy. An idle writer never waits; a busy one
+// waits only while its groups have more than one member, or to find out whether they would.
+func (w *writer) gather() {
+	if w.cfg.NoGap {
+		return
+	}
+	rest := w.cfg.Gap - time.Since(w.lastCommit)
+	if rest <= 0 {
+		return
+	}
+	if !w.pays {
+		if w.skipped++; w.skipped < probeEvery {
+			return
+		}
+		w.skipped = 0
+	}
+	w.timer.Reset(rest)
+	defer w.timer.Stop()
+	for len(w.batch) < w.cfg.GatherMax {
+		select {
+		case m := <-w.queue:
+			w.batch = append(w.batch, m)
+		case <-w.timer.C:
+			return
+		case <-w.closing:
+			return
+		}
+	}
+}
+
+// pop returns the next member that still waits, nil when the group is complete.
+func (w *writer) pop() *member {
+	for {
+		var m *member
+		if len(w.batch) > 0 {
+			m, w.batch = w.batch[0], w.batch[1:]
+		} else {
+			w.batch = nil
+			select {
+			case m = <-w.queue:
+			default:
+				return nil
+			}
+		}
+		if m.ctx.Err() == nil && m.state.CompareAndSwap(memberWaiting, memberTaken) {
+			return m
+		}
+		if m.state.CompareAndSwap(memberWaiting, memberGone) {
+			m.err = m.ctx.Err()
+			close(m.done)
+		}
+	}
+}
+
+// commitGroup runs members until none waits, and commits them together.
+func (w *writer) commitGroup() {
+	started := time.Now()
+	w.group = w.group[:0]
+	for len(w.group) < w.cfg.GroupMax {
+		m := w.pop()
+		if m == nil {
+			break
+		}
+		w.group = append(w.group, m)
+		whole, err := w.member(m, len(w.group) > 1)
+		if err != nil {
+			w.group = w.group[:len(w.group)-1]
+			m.answer(err)
+		}
+		if !whole {
+			w.again()
+			return
+		}
+		if time.Since(started) > groupTimeMax {
+			break
+		}
+	}
+	if len(w.group) == 0 {
+		return // A failed first member has taken the transaction with it.
+	}
+	if err := w.exec(w.q.commit); err != nil {
+		err = w.backend.classify(err)
+		w.rollback()
+		if len(w.group) == 1 {
+			w.group[0].answer(fmt.Errorf("sqlstore: commit: %w", err))
+			return
+		}
+		w.again()
+		return
+	}
+	w.committed()
+}
+
+// again runs the members of a group that is lost one by one, so that each gets its own answer.
+func (w *writer) again() {
+	w.lost = append(w.lost[:0], w.group...)
+	for len(w.lost) > 0 {
+		m := w.lost[0]
+		w.lost = w.lost[1:]
+		w.group = append(w.group[:0], m)
+		_, err := w.member(m, false)
+		if err == nil {
+			if err = w.exec(w.q.commit); err != nil {
+				err = fmt.Errorf("sqlstore: commit: %w", w.backend.classify(err))
+				w.rollback()
+			}
+		}
+		if err != nil {
+			w.group = w.group[:0]
+			m.answer(err)
+			continue
+		}
+		w.committed()
+	}
+	w.lost = nil
+}
+
+// member runs one member. Whole is false when the transaction of the group is lost, with every member
+// that has run in it; an error is the member's own.
+func (w *writer) member(m *member, nested bool) (whole bool, err error) {
+	m.tx, m.first = nil, 0
+	if !w.inTx {
+		if err := w.exec(w.q.begin); err != nil {
+			return true, fmt.Errorf("sqlstore: begin: %w", w.backend.classify(err))
+		}
+		w.inTx = true
+	}
+	if nested {
+		if err := w.exec(w.q.savepoint); err != nil {
+			w.rollback()
+			return false, fmt.Errorf("sqlstore: savepoint: %w", w.backend.classify(err))
+		}
+	}
+	c := &conn{w: w}
+	m.tx = txn.NewTx(c, w.store, time.Now())
+	err = w.call(m)
+	m.tx.Close()
+	if c.open != nil {
+		_ = c.open.Close() // Forgotten by fn; the next statement must not meet it.
+	}
+	if err == nil {
+		err = c.err
+	}
+	if err == nil {
+		err = w.addEvents(m, c)
+	}
+	if err == nil && c.raw && !w.alive() {
+		err = errors.New("sqlstore: transaction was ended behind the store's back")
+	}
+	if err == nil && nested {
+		if err = w.exec(w.q.release); err != nil {
+			w.rollback()
+			return false, fmt.Errorf("sqlstore: release: %w", w.backend.classify(err))
+		}
+	}
+	if err == nil {
+		return true, nil
+	}
+	return w.undo(nested), err
+}
+
+// undo rolls one member back; false when that took the whole group.
+func (w *writer) undo(nested bool) bool {
+	if !nested {
+		w.rollback() // It was the only one so far.
+		return true
+	}
+	if w.exec(w.q.rollbackTo) != nil || w.exec(w.q.release) != nil {
+		w.rollback()
+		return false
+	}
+	return true
+}
+
+// rollback ends the transaction. It fails only when SQLite has done so already.
+func (w *writer) rollback() {
+	_ = w.exec(w.q.rollback)
+	w.inTx = false
+}
+
+// alive probes whether the transaction is still open: BEGIN is refused inside one. There is no other way
+// to ask over database/sql.
+func (w *writer) alive() bool {
+	if w.exec(w.q.begin) != nil {
+		return true
+	}
+	_ = w.exec(w.q.rollback)
+	return false
+}
+
+func (w *writer) exec(query string) error {
+	s, err := w.own.get(context.Background(), query)
+	if err != nil {
+		return err
+	}
+	_, err = s.ExecContext(context.Background())
+	return err
+}
+
+// call runs the member's function and turns a panic into an error.
+func (w *writer) call(m *member) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &txn.PanicError{Value: p, Stack: debug.Stack()}
+		}
+	}()
+	return m.fn(context.WithoutCancel(m.ctx), m.tx)
+}
+
+// committed tells everybody: first the outbox's readers, then the members.
+func (w *writer) committed() {
+	w.inTx, w.durable = false, true
+	w.store.tail.append(w.group)
+	w.lastCommit = time.Now()
+	w.pays = len(w.group) > 1
+	rung := false
+	for _, m := range w.group {
+		w.hooks(m)
+		rung = rung || m.first > 0
+	}
+	if rung {
+		w.store.outboxBell.ring()
+	}
+	for i, m := range w.group {
+		m.answer(nil)
+		w.group[i] = nil
+	}
+	w.group, w.durable = w.group[:0], false
+}
+
+// hooks runs what was registered with AfterCommit. A panic there must not hurt the writer.
+func (w *writer) hooks(m *member) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.cfg.Logger.Error("after-commit hook panicked", "err", p, "stack", string(debug.Stack()))
+		}
+	}()
+	m.tx.Committed()
+}
+
+func (m *member) answer(err error) {
+	m.err = err
+	close(m.done)
+}
+
+// abandon ends what a vanished goroutine has left: a committed group is told so, an open one fails.
+func (w *writer) abandon() {
+	err := errors.New("sqlstore: the writer's goroutine was ended by a transaction of the group")
+	if w.durable {
+		err = nil
+	} else {
+		w.rollback()
+	}
+	for _, m := range w.group {
+		m.answer(err)
+	}
+	for _, m := range w.lost {
+		m.answer(errors.New("sqlstore: the writer's goroutine was ended by a transaction of the group"))
+	}
+	w.group, w.lost, w.durable = w.group[:0], nil, false
+}
+
+// close lets the queue run empty and waits for the writer's end.
+func (w *writer) close() error {
+	close(w.closing)
+	<-w.dead
+	return w.conn.Close()
+}

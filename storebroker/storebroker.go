@@ -1,0 +1,217 @@
+package storebroker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/settledev/settle/broker"
+	"github.com/settledev/settle/broker/assign"
+	"github.com/settledev/settle/event"
+	"github.com/settledev/settle/outbox"
+	"github.com/settledev/settle/relay"
+)
+
+// Compile-time proof of what a Broker is.
+var (
+	_ broker.Broker  = (*Broker)(nil)
+	_ broker.Seeker  = (*partition)(nil)
+	_ broker.Laggard = (*partition)(nil)
+)
+
+// prefix begins the name of each partition, so that its positions never meet those of a real broker.
+const prefix = "store:"
+
+// Config is how a [Broker] behaves. The zero Config is ready to use.
+type Config struct {
+	// Wait is how long a Fetch waits for the doorbell when there is nothing; it is also how late an
+	// event of another process is seen, whose ring does not arrive. Default 250ms.
+	Wait time.Duration
+	// SettleEvery is how often Run tells the outboxes what every group has settled. Default 1s.
+	SettleEvery time.Duration
+	// SettleLease is how long the right to do so outlives its owner; it must exceed SettleEvery
+	// threefold. Default 15s.
+	SettleLease time.Duration
+}
+
+// Broker follows outboxes. See the package's comment.
+type Broker struct {
+	cfg     Config
+	sources map[string]relay.Source // by producer; never changes
+	table   assign.Table
+
+	mu        sync.Mutex
+	closed    bool
+	followers map[followerID]*follower
+}
+
+type followerID struct{ producer, group string }
+
+// follower is how far one group has come with one producer. The broker's mu guards it.
+type follower struct {
+	acked    outbox.Position
+	returned outbox.Position // the last one given to the consumer
+	scanned  outbox.Position // everything up to it was given or is of other topics
+}
+
+// settled is how far the group needs nothing any more.
+func (f *follower) settled() outbox.Position {
+	if f.acked.Compare(f.returned) >= 0 {
+		return f.scanned
+	}
+	return f.acked
+}
+
+// New returns a broker over the outboxes of producers, by their names. Sources that are a
+// [relay.Bell] ring when there is something new; others are polled.
+func New(producers map[string]relay.Source, cfg Config) (*Broker, error) {
+	if cfg.Wait == 0 {
+		cfg.Wait = 250 * time.Millisecond
+	}
+	if cfg.SettleEvery == 0 {
+		cfg.SettleEvery = time.Second
+	}
+	if cfg.SettleLease == 0 {
+		cfg.SettleLease = 15 * time.Second
+	}
+	switch {
+	case len(producers) == 0:
+		return nil, errors.New("storebroker: no producer to follow")
+	case cfg.Wait < 0 || cfg.SettleEvery < 0:
+		return nil, fmt.Errorf("storebroker: negative duration: wait %s, settle every %s", cfg.Wait, cfg.SettleEvery)
+	case cfg.SettleLease < 3*cfg.SettleEvery:
+		return nil, fmt.Errorf("storebroker: settle lease %s must exceed settle every %s threefold", cfg.SettleLease, cfg.SettleEvery)
+	}
+	for name, source := range producers {
+		if err := event.CheckName(name); err != nil {
+			return nil, fmt.Errorf("storebroker: producer: %w", err)
+		}
+		if source == nil {
+			return nil, fmt.Errorf("storebroker: producer %s has no outbox", name)
+		}
+	}
+	return &Broker{cfg: cfg, sources: maps.Clone(producers), followers: map[followerID]*follower{}}, nil
+}
+
+// Subscribe implements [broker.Broker]. Topics need not exist: any event may carry any.
+func (b *Broker) Subscribe(_ context.Context, s broker.Subscription) (broker.Membership, error) {
+	topics := map[string]bool{}
+	for _, name := range append([]string{s.Group}, s.Topics...) {
+		if err := event.CheckName(name); err != nil {
+			return nil, fmt.Errorf("storebroker: subscribe %s: %w", s.Group, err)
+		}
+	}
+	for _, topic := range s.Topics {
+		topics[topic] = true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, fmt.Errorf("storebroker: subscribe %s: %w: broker is closed", s.Group, broker.ErrUnavailable)
+	}
+	var names []string
+	for producer := range b.sources {
+		names = append(names, prefix+producer)
+		if id := (followerID{producer, s.Group}); b.followers[id] == nil {
+			b.followers[id] = &follower{}
+		}
+	}
+	return &membership{broker: b, group: s.Group, topics: topics, member: b.table.Join(s.Group, names)}, nil
+}
+
+// Close ends every membership. The outboxes stay open: they are their stores'.
+func (b *Broker) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.table.Close()
+	return nil
+}
+
+// Settled returns up to where every group of this process has settled a producer's events: the
+// slowest follower's position. ok is false when no group follows it.
+func (b *Broker) Settled(producer string) (slowest outbox.Position, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, f := range b.followers {
+		if id.producer != producer {
+			continue
+		}
+		if at := f.settled(); !ok || at.Compare(slowest) < 0 {
+			slowest, ok = at, true
+		}
+	}
+	return slowest, ok
+}
+
+// Producers returns the names of the producers that are followed, sorted.
+func (b *Broker) Producers() []string { return slices.Sorted(maps.Keys(b.sources)) }
+
+type membership struct {
+	broker *Broker
+	group  string
+	topics map[string]bool
+	member *assign.Member
+}
+
+func (m *membership) Next(ctx context.Context) (broker.Partition, error) {
+	claim, err := m.member.Next(ctx)
+	if err != nil {
+		if errors.Is(err, assign.ErrClosed) {
+			return nil, fmt.Errorf("storebroker: group %s: %w", m.group, err)
+		}
+		return nil, err
+	}
+	producer := strings.TrimPrefix(claim.Name, prefix)
+	m.broker.mu.Lock()
+	defer m.broker.mu.Unlock()
+	f := m.broker.followers[followerID{producer, m.group}]
+	p := &partition{
+		broker: m.broker, producer: producer, source: m.broker.sources[producer],
+		topics: m.topics, claim: claim, follower: f,
+	}
+	// Whoever had it before may have fetched what it did not settle.
+	p.next = f.acked
+	if f.settled() == f.scanned {
+		p.next = f.scanned
+	}
+	return p, nil
+}
+
+func (m *membership) Close() error {
+	m.member.Close()
+	return nil
+}
+
+// encode puts an outbox's position into a broker's without loss. A source with ticks changes the
+// incarnation with each tick; only this package reads it, and compares positions as the outbox does.
+func encode(p outbox.Position) broker.Position {
+	incarnation := strconv.FormatInt(p.Epoch, 10)
+	if p.Tick != 0 {
+		incarnation += "." + strconv.FormatInt(p.Tick, 10)
+	}
+	return broker.Position{Incarnation: incarnation, Offset: uint64(p.ID)}
+}
+
+// decode is the inverse of encode.
+func decode(p broker.Position) (outbox.Position, error) {
+	if p == (broker.Position{}) {
+		return outbox.Position{}, nil
+	}
+	at := outbox.Position{ID: int64(p.Offset)}
+	epoch, tick, ticks := strings.Cut(p.Incarnation, ".")
+	var err error
+	if at.Epoch, err = strconv.ParseInt(epoch, 10, 64); err == nil && ticks {
+		at.Tick, err = strconv.ParseInt(tick, 10, 64)
+	}
+	if err != nil || at.ID < 0 {
+		return outbox.Position{}, fmt.Errorf("position %s is not of an outbox", p)
+	}
+	return at, nil
+}

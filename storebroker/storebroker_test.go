@@ -1,0 +1,273 @@
+package storebroker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/settledev/settle/broker"
+	"github.com/settledev/settle/broker/brokertest"
+	"github.com/settledev/settle/event"
+	"github.com/settledev/settle/memory"
+	"github.com/settledev/settle/outbox"
+	"github.com/settledev/settle/relay"
+	"github.com/settledev/settle/txn"
+)
+
+const producer = "brokertest"
+
+func TestBroker(t *testing.T) {
+	brokertest.Run(t, func(t *testing.T) brokertest.Harness {
+		store := memory.New()
+		cfg := Config{Wait: 20 * time.Millisecond}
+		b := open(t, store, cfg)
+		return brokertest.Harness{
+			Broker: b, Partitions: 1,
+			Publish: func(ctx context.Context, messages []broker.Message) []error { return add(ctx, store, messages) },
+			Reopen: func(t *testing.T) broker.Broker {
+				_ = b.Close()
+				b = open(t, store, cfg)
+				return b
+			},
+			Expire: func(t *testing.T, n int) { expire(t, store.Outbox(), n) },
+			Revoke: func(_ *testing.T, group string) { b.table.Revoke(group) },
+		}
+	})
+}
+
+func open(t *testing.T, store *memory.Store, cfg Config) *Broker {
+	t.Helper()
+	b, err := New(map[string]relay.Source{producer: store.Outbox()}, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+// add puts all messages into the outbox in one transaction.
+func add(ctx context.Context, store *memory.Store, messages []broker.Message) []error {
+	errs := make([]error, len(messages))
+	err := store.Run(ctx, func(ctx context.Context, tx *txn.Tx) error {
+		for _, m := range messages {
+			if err := tx.Append(ctx, m.Event); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
+}
+
+// expire settles everything and purges the first n events.
+func expire(t *testing.T, source relay.Source, n int) {
+	t.Helper()
+	ctx := t.Context()
+	lease, err := source.Claim(ctx, 0, "test", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := source.Next(ctx, lease, outbox.Position{}, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := source.Advance(ctx, lease, all[len(all)-1].Position); err != nil {
+		t.Fatal(err)
+	}
+	if gone, err := source.(relay.Purger).Purge(ctx, time.Now().Add(time.Hour), n); err != nil || gone != n {
+		t.Fatalf("purged %d of %d: %v", gone, n, err)
+	}
+}
+
+// happened makes events of a topic, numbered from 1.
+func happened(topic string, n int) []broker.Message {
+	messages := make([]broker.Message, n)
+	for i := range messages {
+		now := time.Now()
+		messages[i].Event = event.Envelope{
+			ID: event.NewID(now), Type: "TestHappened", Version: 1, Topic: topic, AggregateType: "thing",
+			AggregateID: "key", OccurredAt: now, Producer: producer, Data: fmt.Append(nil, i+1),
+		}
+	}
+	return messages
+}
+
+func must(t *testing.T, errs []error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func follow(t *testing.T, b *Broker, group, topic string) broker.Partition {
+	t.Helper()
+	m, err := b.Subscribe(t.Context(), broker.Subscription{Group: group, Topics: []string{topic}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := m.Next(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestDoorbellWakesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		p := follow(t, open(t, store, Config{}), "group", "topic")
+		start := time.Now()
+		if got, err := p.Fetch(t.Context(), 10); len(got) != 0 || err != nil || time.Since(start) != 250*time.Millisecond {
+			t.Fatalf("%d messages, %v after %s", len(got), err, time.Since(start))
+		}
+		go func() {
+			time.Sleep(100 * time.Millisecond) // of the bubble's time
+			_ = add(context.Background(), store, happened("topic", 1))
+		}()
+		start = time.Now()
+		if got, err := p.Fetch(t.Context(), 10); len(got) != 1 || err != nil || time.Since(start) != 100*time.Millisecond {
+			t.Fatalf("%d messages, %v after %s", len(got), err, time.Since(start))
+		}
+	})
+}
+
+// counting counts the records that are read.
+type counting struct {
+	relay.Source
+
+	read int
+}
+
+func (c *counting) Next(ctx context.Context, lease relay.Lease, after outbox.Position, limit int) ([]outbox.Record, error) {
+	records, err := c.Source.Next(ctx, lease, after, limit)
+	c.read += len(records)
+	return records, err
+}
+
+func TestQuietGroupReadsOthersEventsOnce(t *testing.T) {
+	store := memory.New()
+	for range 5 {
+		must(t, add(t.Context(), store, happened("loud", 900)))
+	}
+	source := &counting{Source: store.Outbox()}
+	b, err := New(map[string]relay.Source{producer: source}, Config{Wait: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := follow(t, b, "quiet", "silence")
+	for range 20 {
+		if got, err := p.Fetch(t.Context(), 500); len(got) != 0 || err != nil {
+			t.Fatalf("%d messages, %v", len(got), err)
+		}
+	}
+	if source.read != 4500 {
+		t.Fatalf("%d records read of an outbox of 4500", source.read)
+	}
+	if at, ok := b.Settled(producer); !ok || at.ID != 4500 {
+		t.Fatalf("settled up to %s, want 0.0.4500: nothing in it is the group's", at)
+	}
+	// Another owner of the partition goes on where this one was.
+	if err := p.Release(); err != nil {
+		t.Fatal(err)
+	}
+	must(t, add(t.Context(), store, happened("silence", 1)))
+	p = follow(t, b, "quiet", "silence")
+	if got, err := p.Fetch(t.Context(), 500); len(got) != 0 || err != nil {
+		_ = got // the first member may still hold the partition; it has the message then
+	}
+	if source.read > 4502 {
+		t.Fatalf("%d records read after a release", source.read)
+	}
+}
+
+func TestRunSettlesTheSlowestGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		must(t, add(t.Context(), store, happened("topic", 10)))
+		b := open(t, store, Config{})
+		fast, slow := follow(t, b, "fast", "topic"), follow(t, b, "slow", "topic")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- b.Run(ctx) }()
+		pending := func() int64 {
+			time.Sleep(2 * time.Second) // of the bubble's time
+			synctest.Wait()
+			stats, err := store.Outbox().(relay.Observer).Stats(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return stats.Pending
+		}
+		read := func(p broker.Partition, limit int) {
+			got, err := p.Fetch(t.Context(), limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Ack(t.Context(), got[len(got)-1].Position); err != nil {
+				t.Fatal(err)
+			}
+		}
+		read(fast, 10)
+		if n := pending(); n != 10 {
+			t.Fatalf("%d events pending, want 10: the slow group has nothing yet", n)
+		}
+		read(slow, 4)
+		if n := pending(); n != 6 {
+			t.Fatalf("%d events pending, want 6", n)
+		}
+		if _, err := slow.Fetch(t.Context(), 10); err != nil {
+			t.Fatal(err)
+		}
+		if n := pending(); n != 6 {
+			t.Fatalf("%d events pending, want 6: what was fetched is not settled", n)
+		}
+		if err := slow.Ack(t.Context(), encode(outbox.Position{ID: 10})); err != nil {
+			t.Fatal(err)
+		}
+		cancel() // the last state is told at the end
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if n := pending(); n != 0 {
+			t.Fatalf("%d events pending at the end", n)
+		}
+	})
+}
+
+func TestPositionsAreLossless(t *testing.T) {
+	for _, p := range []outbox.Position{{}, {ID: 7}, {Epoch: 3, ID: 1 << 62}, {Epoch: 1, Tick: 1 << 61, ID: 9}, {Tick: 5}} {
+		got, err := decode(encode(p))
+		if err != nil || got != p {
+			t.Errorf("%s became %s (%v)", p, got, err)
+		}
+	}
+	for _, p := range []broker.Position{{Incarnation: "x", Offset: 1}, {Incarnation: "1.", Offset: 1}, {Offset: 1}, {Incarnation: "0", Offset: 1 << 63}} {
+		if got, err := decode(p); err == nil {
+			t.Errorf("%s was taken for %s", p, got)
+		}
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	source := memory.New().Outbox()
+	for name, test := range map[string]struct {
+		producers map[string]relay.Source
+		cfg       Config
+	}{
+		"no producer":   {nil, Config{}},
+		"a bad name":    {map[string]relay.Source{"a b": source}, Config{}},
+		"a nil outbox":  {map[string]relay.Source{"a": nil}, Config{}},
+		"negative wait": {map[string]relay.Source{"a": source}, Config{Wait: -1}},
+		"a short lease": {map[string]relay.Source{"a": source}, Config{SettleEvery: time.Second, SettleLease: time.Second}},
+	} {
+		if _, err := New(test.producers, test.cfg); err == nil {
+			t.Errorf("New took %s", name)
+		}
+	}
+}
