@@ -144,7 +144,9 @@ type Tail struct {
 	Offsets map[string]uint64 `json:"offsets"`
 	// Life names a time in which nothing that was acknowledged can be lost, when the driver knows: a run
 	// of a server, or of its machine. Empty when unknown; after each outage and each restart a relay then
-	// assumes the worst, begins a new incarnation and repeats what it published since its last mark.
+	// assumes the worst, begins a new incarnation and repeats what it published since its last mark. A
+	// driver that leaves it empty answers the first call after a restart or a lost connection, whichever
+	// that is, with ErrUnavailable: it is all that tells of a loss that others have filled up.
 	Life string `json:"life,omitempty"`
 	// Opened has the offsets at which this life began, before anything was published in it. Without it a
 	// loss can hide behind what another relay has published since. Nil when unknown.

@@ -444,18 +444,25 @@ func (l *lostSink) offsets() map[string]uint64 {
 
 func (l *lostSink) name() string { return fmt.Sprintf("i%d", l.incarnation) }
 
-func (l *lostSink) Tail(context.Context) (broker.Tail, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.down {
+func (l *lostSink) Tail(ctx context.Context) (broker.Tail, error) {
+	if !wait(ctx, l.latency) {
 		return broker.Tail{}, errDown
 	}
-	return broker.Tail{Incarnation: l.name(), Offsets: l.offsets(), Life: l.life, Opened: l.opened}, nil
+	l.mu.Lock()
+	t, down := broker.Tail{Incarnation: l.name(), Offsets: l.offsets(), Life: l.life, Opened: l.opened}, l.down
+	l.mu.Unlock()
+	if down || !wait(ctx, l.latency) {
+		return broker.Tail{}, errDown
+	}
+	return t, nil
 }
 
 func (l *lostSink) Incarnate(_ context.Context, lost broker.Tail) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.down {
+		return errDown
+	}
 	if lost.Incarnation != l.name() {
 		return nil
 	}
@@ -467,6 +474,9 @@ func (l *lostSink) Incarnate(_ context.Context, lost broker.Tail) error {
 func (l *lostSink) LostAt(_ context.Context, incarnation string) (map[string]uint64, bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.down {
+		return nil, false, errDown
+	}
 	for i, low := range l.lives {
 		if incarnation != fmt.Sprintf("i%d", i) {
 			continue

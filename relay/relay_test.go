@@ -45,9 +45,9 @@ func TestCarries(t *testing.T) {
 // order and complete.
 func TestOrder(t *testing.T) {
 	seed := rand.Uint64()
-	rounds := 60
+	rounds := 20
 	if testing.Short() {
-		rounds = 10
+		rounds = 5
 	}
 	for i := range uint64(rounds) {
 		for _, ordered := range []bool{false, true} {

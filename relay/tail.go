@@ -218,13 +218,21 @@ func (r *Relay) reconcile(ctx context.Context, lease Lease, settled outbox.Posit
 	if len(marks) > 0 && unbroken(marks[0].data.Tail, tail) {
 		return tail, settled, r.addMark(ctx, lease, settled, markData{Tail: tail})
 	}
-	if tail, err = r.incarnate(ctx, marks, tail, settled); err != nil {
-		return tail, settled, err
-	}
-	to, err := r.safe(ctx, marks, tail)
+	ends, err := r.ends(ctx, marks, tail)
 	if err != nil {
 		return tail, settled, err
 	}
+	next, err := r.incarnate(ctx, marks, ends, tail, settled)
+	if err != nil {
+		return tail, settled, err
+	}
+	if next.Incarnation != tail.Incarnation {
+		tail = next
+		if ends, err = r.ends(ctx, marks, tail); err != nil {
+			return tail, settled, err
+		}
+	}
+	to := safe(marks, ends, tail)
 	if to.Compare(settled) < 0 {
 		r.log.Warn("relay publishes again what the broker may have lost", "from", settled.String(), "to", to.String())
 		if to, err = r.rewind(ctx, lease, settled, to); err != nil {
@@ -236,24 +244,46 @@ func (r *Relay) reconcile(ctx context.Context, lease Lease, settled outbox.Posit
 	return tail, to, r.addMark(ctx, lease, to, markData{Tail: tail})
 }
 
-// incarnate begins a new incarnation when the broker has less than a mark of its present one says, or
-// when it cannot be told: something was acknowledged after the newest mark, and the server may have been
-// started again since. Without it a consumer could take what is stored next for what it has handled,
-// because it stands at the same offsets.
-func (r *Relay) incarnate(ctx context.Context, marks []loadedMark, tail broker.Tail, settled outbox.Position) (broker.Tail, error) {
-	kept, doubt, known := tail.Offsets, len(marks) == 0 && !settled.IsZero(), false
+// ends returns, for the incarnations of marks before the present one, the offsets up to which they can be
+// relied on; nil for one that the broker does not know.
+func (r *Relay) ends(ctx context.Context, marks []loadedMark, tail broker.Tail) (map[string]map[string]uint64, error) {
+	ends := map[string]map[string]uint64{}
 	for _, m := range marks {
-		if m.data.Incarnation != tail.Incarnation {
+		incarnation := m.data.Incarnation
+		if _, seen := ends[incarnation]; seen || incarnation == tail.Incarnation {
 			continue
 		}
-		if !known {
-			known, doubt = true, m.position.Compare(settled) < 0
-			kept = reliable(tail, m.data.Tail)
+		offsets, ok, err := r.tailer.LostAt(ctx, incarnation)
+		if err != nil {
+			return nil, &awayError{err}
 		}
-		if reliably := reliable(tail, m.data.Tail); !covers(reliably, m.data.Offsets) {
+		if ok && offsets == nil {
+			offsets = map[string]uint64{}
+		}
+		ends[incarnation] = offsets
+	}
+	return ends, nil
+}
+
+// incarnate begins a new incarnation when the broker has less than a mark of its present one says, less
+// than what that one began with, or when it cannot be told: something was acknowledged after the newest
+// mark, and the server may have been started again since. Without it a consumer could take what is stored
+// next for what it has handled, because it stands at the same offsets.
+func (r *Relay) incarnate(
+	ctx context.Context, marks []loadedMark, ends map[string]map[string]uint64, tail broker.Tail, settled outbox.Position,
+) (broker.Tail, error) {
+	kept, doubt, known := tail.Offsets, len(marks) == 0 && !settled.IsZero(), false
+	for _, m := range marks {
+		has, had := reliable(tail, m.data.Tail), m.data.Offsets
+		if m.data.Incarnation != tail.Incarnation {
+			had = ends[m.data.Incarnation]
+		} else if !known {
+			known, doubt, kept = true, m.position.Compare(settled) < 0, has
+		}
+		if !covers(has, had) {
 			r.log.Error("broker lost acknowledged events; the relay publishes them again",
-				"had", m.data.Offsets, "has", reliably, "incarnation", tail.Incarnation)
-			kept, doubt = reliably, true
+				"had", had, "has", has, "incarnation", tail.Incarnation)
+			kept, doubt = has, true
 			break
 		}
 	}
@@ -271,38 +301,25 @@ func (r *Relay) incarnate(ctx context.Context, marks []loadedMark, tail broker.T
 }
 
 // safe returns the newest marked position up to which the broker has kept everything, or the start.
-func (r *Relay) safe(ctx context.Context, marks []loadedMark, tail broker.Tail) (outbox.Position, error) {
-	type answer struct {
-		offsets map[string]uint64
-		ok      bool
-	}
-	older := map[string]answer{} // by incarnation
+func safe(marks []loadedMark, ends map[string]map[string]uint64, tail broker.Tail) outbox.Position {
 	var replayed *outbox.Position
 	for _, m := range marks {
 		if m.data.Replayed != nil && (replayed == nil || m.data.Replayed.Compare(*replayed) < 0) {
 			replayed = m.data.Replayed
 		}
-		kept := answer{reliable(tail, m.data.Tail), true}
+		kept := reliable(tail, m.data.Tail)
 		if m.data.Incarnation != tail.Incarnation {
-			var seen bool
-			if kept, seen = older[m.data.Incarnation]; !seen {
-				offsets, ok, err := r.tailer.LostAt(ctx, m.data.Incarnation)
-				if err != nil {
-					return outbox.Position{}, &awayError{err}
-				}
-				kept = answer{offsets, ok}
-				older[m.data.Incarnation] = kept
-			}
+			kept = ends[m.data.Incarnation]
 		}
-		if !kept.ok || !covers(kept.offsets, m.data.Offsets) {
+		if kept == nil || !covers(kept, m.data.Offsets) {
 			continue
 		}
 		if replayed != nil && before(*replayed).Compare(m.position) < 0 {
-			return before(*replayed), nil
+			return before(*replayed)
 		}
-		return m.position, nil
+		return m.position
 	}
-	return outbox.Position{}, nil
+	return outbox.Position{}
 }
 
 // before returns the last place before a record's.

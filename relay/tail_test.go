@@ -101,12 +101,12 @@ func TestLostBetweenRuns(t *testing.T) {
 }
 
 // TestLostInOperation restarts the broker under a running relay, at random, with and without knowledge
-// of its lives. The restart is told by one failed publish, as a driver does.
+// of its lives. The restart is told by failing calls, as a driver does.
 func TestLostInOperation(t *testing.T) {
-	seed := rand.Uint64()
-	for i := range uint64(40) {
+	seed, rounds := rand.Uint64(), 300
+	for i := range uint64(rounds) {
 		for _, knows := range []bool{false, true} {
-			synctest.Test(t, func(t *testing.T) { lossRun(t, seed+i, knows) })
+			t.Run("", func(t *testing.T) { synctest.Test(t, func(t *testing.T) { lossRun(t, seed+i, knows) }) })
 			if t.Failed() {
 				t.Fatalf("seed %d, knows its life %v", seed+i, knows)
 			}
@@ -118,17 +118,18 @@ func lossRun(t *testing.T, seed uint64, knows bool) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(seed, 2))
 	src, sink := newSource(), newLostSink(t, "")
+	sink.latency = time.Duration(rnd.IntN(4)) * time.Millisecond
 	life, tell := 0, false
 	restart := func(keep func(n int) int) {
+		sink.mu.Lock()
+		tell, sink.down = true, !knows // Who does not know its life has to tell at every call.
+		sink.mu.Unlock()
 		_, n := sink.now()
 		if life++; knows {
 			sink.lose(keep(n), fmt.Sprint(life))
 		} else {
 			sink.lose(keep(n), "")
 		}
-		sink.mu.Lock()
-		tell = true
-		sink.mu.Unlock()
 	}
 	sink.answer = func(broker.Message) (bool, error) {
 		if tell {
@@ -137,7 +138,7 @@ func lossRun(t *testing.T, seed uint64, knows bool) {
 		return true, nil
 	}
 	restart(func(n int) int { return n })
-	tell = false
+	tell, sink.down = false, false
 	cfg := Config{Logger: quiet(), Owner: "o", BatchMax: 20, RetryMin: time.Millisecond, RetryMax: 10 * time.Millisecond}
 	stop := start(t, src, sink, cfg)
 	for range 15 {
@@ -147,9 +148,9 @@ func lossRun(t *testing.T, seed uint64, knows bool) {
 		}
 		restart(func(n int) int { return n - rnd.IntN(min(n, 300)+1) })
 		src.add("t", "k0", 1) // so that somebody is told
-		pass(time.Millisecond)
+		pass(10 * time.Millisecond)
 		sink.mu.Lock()
-		tell = false
+		tell, sink.down = false, false
 		sink.mu.Unlock()
 		if rnd.IntN(3) == 0 {
 			pass(100 * time.Millisecond)

@@ -32,7 +32,7 @@ func (a *answerStore) Lookup(ctx context.Context, scope, key string) (idempotenc
 	out := idempotency.Answer{Scope: scope, Key: key}
 	var fingerprint, header []byte
 	var saved int64
-	err := a.s.read.row(ctx, a.q.lookup, []any{scope, key}, &fingerprint, &out.Status, &header, &out.Body, &saved)
+	err := a.s.row(ctx, a.q.lookup, []any{scope, key}, &fingerprint, &out.Status, &header, &out.Body, &saved)
 	if errors.Is(err, sql.ErrNoRows) {
 		return idempotency.Answer{}, false, nil
 	}

@@ -121,7 +121,7 @@ func (c *callStore) Defer(ctx context.Context, w call.Work, due time.Time, lastE
 // Next implements [call.Store]. A call that is in a worker's hands is due when its lease ends.
 func (c *callStore) Next(ctx context.Context, name string) (time.Time, bool, error) {
 	var due int64
-	err := c.s.read.row(ctx, c.q.next, []any{name}, &due)
+	err := c.s.row(ctx, c.q.next, []any{name}, &due)
 	if errors.Is(err, sql.ErrNoRows) {
 		return time.Time{}, false, nil
 	}
@@ -134,7 +134,7 @@ func (c *callStore) Next(ctx context.Context, name string) (time.Time, bool, err
 // Pending implements [call.Observer].
 func (c *callStore) Pending(ctx context.Context) ([]call.Pending, error) {
 	var out []call.Pending
-	err := c.s.read.each(ctx, c.q.pending, nil, func(rows *sql.Rows) error {
+	err := c.s.each(ctx, c.q.pending, nil, func(rows *sql.Rows) error {
 		var p call.Pending
 		var oldest int64
 		err := rows.Scan(&p.Call, &p.Count, &oldest, &p.Attempts)

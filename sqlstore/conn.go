@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/settledev/settle/txn"
@@ -79,6 +80,27 @@ type conn struct {
 }
 
 var _ txn.Conn = (*conn)(nil)
+
+// memberContext is the context of a member's function: it cannot be cancelled, and it knows its store,
+// so that a transaction inside the transaction is refused instead of waiting for itself.
+type memberContext struct {
+	context.Context //nolint:containedctx // It wraps its parent, as contexts do.
+
+	store *Store
+}
+
+type insideKey struct{}
+
+func (memberContext) Deadline() (deadline time.Time, ok bool) { return }
+func (memberContext) Done() <-chan struct{}                   { return nil }
+func (memberContext) Err() error                              { return nil }
+
+func (c memberContext) Value(key any) any {
+	if key == (insideKey{}) {
+		return c.store
+	}
+	return c.Context.Value(key)
+}
 
 // uncancelled returns ctx, or one that cannot be cancelled: an interrupted statement would take the
 // whole group with it.

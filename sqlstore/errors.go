@@ -15,6 +15,8 @@ var (
 	// ErrSchema says that the tables are not those that this program knows. Migrate, or run the
 	// program that did.
 	ErrSchema = errors.New("schema does not fit this program")
+	// ErrNested says that a transaction was begun inside a transaction of the same store.
+	ErrNested = errors.New("transaction inside a transaction")
 	// ErrClosed says that the store has been closed.
 	ErrClosed = errors.New("store is closed")
 	// ErrReadOnly says that the store was opened for reading.

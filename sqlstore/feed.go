@@ -60,7 +60,7 @@ func (f *feedStore) After(ctx context.Context, feed string, position int64, limi
 		query, args = f.q.afterAll, args[1:]
 	}
 	var out []push.Frame
-	err := f.s.read.each(ctx, query, args, func(rows *sql.Rows) error {
+	err := f.s.each(ctx, query, args, func(rows *sql.Rows) error {
 		var fr push.Frame
 		var feeds []byte
 		if err := rows.Scan(&fr.Position, &fr.Event, &fr.Data, &feeds); err != nil {
@@ -77,7 +77,7 @@ func (f *feedStore) After(ctx context.Context, feed string, position int64, limi
 
 // Bounds implements [push.Log].
 func (f *feedStore) Bounds(ctx context.Context) (epoch string, first, last int64, err error) {
-	if err := f.s.read.row(ctx, f.q.bounds, nil, &epoch, &first, &last); err != nil {
+	if err := f.s.row(ctx, f.q.bounds, nil, &epoch, &first, &last); err != nil {
 		return "", 0, 0, fmt.Errorf("sqlstore: bounds of the feed: %w", err)
 	}
 	return epoch, first, last, nil

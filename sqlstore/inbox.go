@@ -91,7 +91,7 @@ func (i *inboxStore) Forget(ctx context.Context, before time.Time, limit int) (i
 
 func (i *inboxStore) forget(ctx context.Context, before time.Time, limit int) (int, error) {
 	groups := []int64{}
-	err := i.s.read.each(ctx, i.q.groups, nil, func(rows *sql.Rows) error {
+	err := i.s.each(ctx, i.q.groups, nil, func(rows *sql.Rows) error {
 		var id int64
 		var name string
 		err := rows.Scan(&id, &name)

@@ -22,12 +22,13 @@ type outboxStore struct {
 	s *Store
 	q outboxSQL
 
-	mu    sync.Mutex
-	lease relay.Lease // of shard 0, as this process gave it; the file's lock is the ownership
+	claims chan struct{} // has one token: the right to decide about the lease
+	mu     sync.Mutex
+	lease  relay.Lease // of shard 0, as this process gave it; the file's lock is the ownership
 }
 
 type outboxSQL struct {
-	add, after, bounds, list, listSent, listFailed, purge, stats                                        string
+	add, after, bounds, list, listSent, listFailed, purge, oldest, stats                                string
 	claim, position, fence, advance, rewind, mark, markDrop, marks                                      string
 	park, parkAgain, unmark, parked, parkedReplay, parkedKey, parkedSome, unpark, replay, replayOfTopic string
 }
@@ -44,10 +45,12 @@ var (
 
 func (s *Store) initOutbox(q *statements) {
 	s.outbox.s = s
+	s.outbox.claims = make(chan struct{}, 1)
+	s.outbox.claims <- struct{}{}
 	s.outbox.q = outboxSQL{
 		add: q.text("outbox.add"), after: q.text("outbox.after"), bounds: q.text("outbox.bounds"),
 		list: q.text("outbox.list"), listSent: q.text("outbox.list_sent"), listFailed: q.text("outbox.list_failed"),
-		purge: q.text("outbox.purge"), stats: q.text("outbox.stats"),
+		purge: q.text("outbox.purge"), oldest: q.text("outbox.oldest"), stats: q.text("outbox.stats"),
 		claim: q.text("relay.claim"), position: q.text("relay.position"), fence: q.text("relay.fence"),
 		advance: q.text("relay.advance"), rewind: q.text("relay.rewind"),
 		mark: q.text("relay.mark"), markDrop: q.text("relay.mark_drop"), marks: q.text("relay.marks"),
@@ -88,7 +91,7 @@ func (w *writer) addEvents(m *member, c *conn) error {
 
 // bounds returns the oldest row number kept and the newest ever given.
 func (o *outboxStore) bounds(ctx context.Context) (first, last int64, err error) {
-	err = o.s.read.row(ctx, o.q.bounds, nil, &first, &last)
+	err = o.s.row(ctx, o.q.bounds, nil, &first, &last)
 	return first, last, err
 }
 
@@ -98,9 +101,14 @@ func (o *outboxStore) Claim(ctx context.Context, shard int, owner string, ttl ti
 	if shard != 0 {
 		return relay.Lease{}, fmt.Errorf("sqlstore: claim shard %d: there is only shard 0", shard)
 	}
-	now := time.Now()
+	select {
+	case <-o.claims:
+		defer func() { o.claims <- struct{}{} }()
+	case <-ctx.Done():
+		return relay.Lease{}, ctx.Err()
+	}
 	o.mu.Lock()
-	held := o.lease
+	held, now := o.lease, time.Now()
 	o.mu.Unlock()
 	if held.Owner != "" && now.Before(held.Expires) {
 		if held.Owner != owner {
@@ -117,16 +125,13 @@ func (o *outboxStore) Claim(ctx context.Context, shard int, owner string, ttl ti
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.lease.Fence > lease.Fence {
-		return relay.Lease{}, fmt.Errorf("sqlstore: claim shard %d, %s was faster: %w", shard, o.lease.Owner, relay.ErrHeld)
-	}
 	o.lease = lease
 	return lease, nil
 }
 
 func (o *outboxStore) renew(ctx context.Context, lease relay.Lease, expires time.Time) (relay.Lease, error) {
 	var fence int64
-	if err := o.s.read.row(ctx, o.q.position, []any{int64(lease.Shard)}, &fence, &lease.Position.ID); err != nil {
+	if err := o.s.row(ctx, o.q.position, []any{int64(lease.Shard)}, &fence, &lease.Position.ID); err != nil {
 		return relay.Lease{}, fmt.Errorf("sqlstore: renew shard %d: %w", lease.Shard, err)
 	}
 	lease.Expires = expires
@@ -149,7 +154,7 @@ func (o *outboxStore) Next(ctx context.Context, _ relay.Lease, after outbox.Posi
 	}
 	records := make([]outbox.Record, 0, min(limit, 256))
 	scan := newRecordScan()
-	err := o.s.read.each(ctx, o.q.after, []any{after.ID, int64(limit)}, func(rows *sql.Rows) error {
+	err := o.s.each(ctx, o.q.after, []any{after.ID, int64(limit)}, func(rows *sql.Rows) error {
 		r, err := scan.read(rows)
 		records = append(records, r)
 		return err
@@ -269,7 +274,7 @@ func (o *outboxStore) AddMark(ctx context.Context, lease relay.Lease, m relay.Ma
 // Marks implements [relay.Marks].
 func (o *outboxStore) Marks(ctx context.Context, shard int) ([]relay.Mark, error) {
 	var marks []relay.Mark
-	err := o.s.read.each(ctx, o.q.marks, []any{int64(shard)}, func(rows *sql.Rows) error {
+	err := o.s.each(ctx, o.q.marks, []any{int64(shard)}, func(rows *sql.Rows) error {
 		var m relay.Mark
 		var at int64
 		err := rows.Scan(&m.Position.ID, &at, &m.Tail)
@@ -287,7 +292,7 @@ func (o *outboxStore) Marks(ctx context.Context, shard int) ([]relay.Mark, error
 func (o *outboxStore) Stats(ctx context.Context) (relay.Stats, error) {
 	var st relay.Stats
 	var position, oldest, first, last int64
-	if err := o.s.read.row(ctx, o.q.stats, nil, &position, &oldest, &first, &last, &st.Parked); err != nil {
+	if err := o.s.row(ctx, o.q.stats, nil, &position, &oldest, &first, &last, &st.Parked); err != nil {
 		return st, fmt.Errorf("sqlstore: stats: %w", err)
 	}
 	st.Pending = max(0, last-position)
@@ -302,11 +307,18 @@ func (o *outboxStore) Stats(ctx context.Context) (relay.Stats, error) {
 
 // Purge implements [relay.Purger].
 func (o *outboxStore) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
-	n, err := o.s.delete(ctx, o.q.purge, nanos(before), int64(limit))
+	var n, oldest int64
+	err := o.s.Run(ctx, func(ctx context.Context, tx *txn.Tx) (err error) {
+		if n, err = tx.Exec(ctx, o.q.purge, nanos(before), int64(limit)); err != nil || n == 0 {
+			return err
+		}
+		tx.AfterCommit(func() { o.s.tail.forget(oldest) })
+		return tx.QueryRow(ctx, o.q.oldest, nil, &oldest)
+	})
 	if err != nil {
 		return 0, fmt.Errorf("sqlstore: purge: %w", err)
 	}
-	return n, nil
+	return int(n), nil
 }
 
 // delete runs one bounded statement in a transaction of its own and returns how many rows it deleted.

@@ -58,7 +58,7 @@ func (o *outboxStore) Parked(ctx context.Context, q relay.ParkedQuery) ([]relay.
 	var p relay.Parked
 	var at int64
 	scan := newRecordScan(&p.Cause, &at, &p.Replay)
-	err := o.s.read.each(ctx, query, args, func(rows *sql.Rows) (err error) {
+	err := o.s.each(ctx, query, args, func(rows *sql.Rows) (err error) {
 		p.Record, err = scan.read(rows)
 		p.ParkedAt = timeOf(at)
 		out = append(out, p)
@@ -108,7 +108,7 @@ func (o *outboxStore) Replay(ctx context.Context, topic, key string) (int, error
 // after a crash may have sent it more often: nothing is written for each event.
 func (o *outboxStore) List(ctx context.Context, status relay.Status, after outbox.Position, limit int) ([]relay.Entry, error) {
 	var fence, position int64
-	err := o.s.read.row(ctx, o.q.position, []any{int64(0)}, &fence, &position)
+	err := o.s.row(ctx, o.q.position, []any{int64(0)}, &fence, &position)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("sqlstore: list: %w", err)
 	}
@@ -128,7 +128,7 @@ func (o *outboxStore) List(ctx context.Context, status relay.Status, after outbo
 	var e relay.Entry
 	var at int64
 	scan := newRecordScan(&e.Attempts, &at, &e.LastError)
-	err = o.s.read.each(ctx, query, []any{from, to, int64(page(limit))}, func(rows *sql.Rows) (err error) {
+	err = o.s.each(ctx, query, []any{from, to, int64(page(limit))}, func(rows *sql.Rows) (err error) {
 		e.Record, err = scan.read(rows)
 		e.LastAttemptAt = timeOf(at)
 		switch {

@@ -228,6 +228,22 @@ func (s *Store) QueryRow(ctx context.Context, query string, args []any, dest ...
 	return s.read.row(ctx, query, args, dest...)
 }
 
+// each and row read for the store itself: short queries, which are not worth the price of a context
+// that can be cancelled.
+func (s *Store) each(ctx context.Context, query string, args []any, scan func(*sql.Rows) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.read.each(uncancelled(ctx), query, args, scan)
+}
+
+func (s *Store) row(ctx context.Context, query string, args []any, dest ...any) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.read.row(uncancelled(ctx), query, args, dest...)
+}
+
 // Close waits for the transactions that have been handed over and closes the database. Run returns
 // ErrClosed afterwards.
 func (s *Store) Close() error {

@@ -51,13 +51,30 @@ func (t *tail) append(group []*member) {
 			t.last = id
 		}
 	}
-	drop := 0
-	for t.bytes > t.bytesMax && drop < len(t.records) {
-		t.bytes -= recordBytes + len(t.records[drop].Event.Data)
-		t.records[drop] = outbox.Record{}
-		drop++
+	for t.bytes > t.bytesMax && len(t.records) > 0 {
+		t.drop(1)
 	}
-	t.records = t.records[drop:]
+}
+
+// forget drops records below a row number, all of them when it is 0: they have been purged, and every
+// reader gets the same answer.
+func (t *tail) forget(below int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if below == 0 {
+		below = t.last + 1
+	}
+	first := t.last - int64(len(t.records)) + 1
+	t.drop(int(max(0, below-first)))
+}
+
+func (t *tail) drop(n int) {
+	n = min(n, len(t.records))
+	for i := range t.records[:n] {
+		t.bytes -= recordBytes + len(t.records[i].Event.Data)
+		t.records[i] = outbox.Record{}
+	}
+	t.records = t.records[n:]
 }
 
 // next returns records after a row number; ok is false when the database has to be asked.

@@ -92,7 +92,7 @@ func (t *timerStore) Take(ctx context.Context, tx *txn.Tx, now time.Time, limit 
 // Next implements [timer.Store].
 func (t *timerStore) Next(ctx context.Context) (time.Time, bool, error) {
 	var at int64
-	err := t.s.read.row(ctx, t.q.next, nil, &at)
+	err := t.s.row(ctx, t.q.next, nil, &at)
 	if errors.Is(err, sql.ErrNoRows) {
 		return time.Time{}, false, nil
 	}
@@ -105,7 +105,7 @@ func (t *timerStore) Next(ctx context.Context) (time.Time, bool, error) {
 // Count implements [timer.Store].
 func (t *timerStore) Count(ctx context.Context) (int64, error) {
 	var n int64
-	if err := t.s.read.row(ctx, t.q.count, nil, &n); err != nil {
+	if err := t.s.row(ctx, t.q.count, nil, &n); err != nil {
 		return 0, fmt.Errorf("sqlstore: count timers: %w", err)
 	}
 	return n, nil

@@ -55,6 +55,7 @@ type writer struct {
 	group      []*member // of the open transaction, in order
 	lost       []*member // of a transaction that SQLite ended; they run again
 	durable    bool      // the group is committed, its members are being told
+	current    *conn     // of the member that runs
 	inTx       bool
 	lastCommit time.Time
 	pays       bool // gathering brought members together
@@ -90,6 +91,9 @@ func newWriter(ctx context.Context, s *Store, q *statements) (*writer, error) {
 func (w *writer) run(ctx context.Context, fn func(context.Context, *txn.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if ctx.Value(insideKey{}) == any(w.store) {
+		return ErrNested
 	}
 	m := &member{ctx: ctx, fn: fn, done: make(chan struct{})}
 	select {
@@ -297,12 +301,11 @@ func (w *writer) member(m *member, nested bool) (whole bool, err error) {
 		}
 	}
 	c := &conn{w: w}
+	w.current = c
 	m.tx = txn.NewTx(c, w.store, time.Now())
 	err = w.call(m)
 	m.tx.Close()
-	if c.open != nil {
-		_ = c.open.Close() // Forgotten by fn; the next statement must not meet it.
-	}
+	w.closeRows()
 	if err == nil {
 		err = c.err
 	}
@@ -322,6 +325,14 @@ func (w *writer) member(m *member, nested bool) (whole bool, err error) {
 		return true, nil
 	}
 	return w.undo(nested), err
+}
+
+// closeRows closes what the member's function has forgotten: the next statement must not meet it.
+func (w *writer) closeRows() {
+	if w.current != nil && w.current.open != nil {
+		_ = w.current.open.Close()
+	}
+	w.current = nil
 }
 
 // undo rolls one member back; false when that took the whole group.
@@ -369,7 +380,7 @@ func (w *writer) call(m *member) (err error) {
 			err = &txn.PanicError{Value: p, Stack: debug.Stack()}
 		}
 	}()
-	return m.fn(context.WithoutCancel(m.ctx), m.tx)
+	return m.fn(memberContext{m.ctx, w.store}, m.tx)
 }
 
 // committed tells everybody: first the outbox's readers, then the members.
@@ -410,6 +421,7 @@ func (m *member) answer(err error) {
 
 // abandon ends what a vanished goroutine has left: a committed group is told so, an open one fails.
 func (w *writer) abandon() {
+	w.closeRows()
 	err := errors.New("sqlstore: the writer's goroutine was ended by a transaction of the group")
 	if w.durable {
 		err = nil
@@ -419,8 +431,10 @@ func (w *writer) abandon() {
 	for _, m := range w.group {
 		m.answer(err)
 	}
+	// Those of a transaction that was lost before have not run again: they go first.
+	w.batch = append(w.lost, w.batch...)
 	for _, m := range w.lost {
-		m.answer(errors.New("sqlstore: the writer's goroutine was ended by a transaction of the group"))
+		m.state.Store(memberWaiting)
 	}
 	w.group, w.lost, w.durable = w.group[:0], nil, false
 }

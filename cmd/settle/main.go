@@ -30,7 +30,6 @@ type cli struct {
 	Outbox     outboxCmd                 `cmd:"" help:"Show a service's outbox, and replay what a broker refused."`
 	Stream     streamCmd                 `cmd:"" help:"Follow events of a running shop as they happen."`
 	Order      orderCmd                  `cmd:"" help:"Show one order across all services."`
-	Bench      benchCmd                  `cmd:"" help:"Measure, beside a baseline in the same run."`
 	Settings   settingsCmd               `cmd:"" name:"config" help:"Print the effective settings of a command and where each comes from."`
 	Version    versionCmd                `cmd:"" help:"Print the version."`
 	Completion kongcompletion.Completion `cmd:"" help:"Print shell completion code."`

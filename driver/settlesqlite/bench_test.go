@@ -55,7 +55,7 @@ func benchStore(b *testing.B) *sqlstore.Store {
 		"CREATE TABLE line (order_id TEXT NOT NULL, n INTEGER NOT NULL, product TEXT NOT NULL, quantity INTEGER NOT NULL, price INTEGER NOT NULL, PRIMARY KEY (order_id, n)) WITHOUT ROWID",
 		"CREATE TABLE stock (product TEXT PRIMARY KEY, free INTEGER NOT NULL CHECK (free >= 0)) WITHOUT ROWID",
 	} {
-		if err := s.Run(b.Context(), exec(text)); err != nil {
+		if err := s.Run(b.Context(), sqlExec(text)); err != nil {
 			b.Fatal(i, err)
 		}
 	}

@@ -22,7 +22,7 @@ import (
 
 // large writes a row that does not fit into the space left.
 func large(id, bytes int) func(context.Context, *txn.Tx) error {
-	return then(add(fmt.Sprint("large", id)), exec("INSERT INTO item (id, name) VALUES (?, ?)", id, strings.Repeat("x", bytes)))
+	return then(add(fmt.Sprint("large", id)), sqlExec("INSERT INTO item (id, name) VALUES (?, ?)", id, strings.Repeat("x", bytes)))
 }
 
 func TestFullNeighboursUnharmed(t *testing.T) {
@@ -66,7 +66,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	run(t, s, exec("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT NOT NULL)"))
+	run(t, s, sqlExec("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT NOT NULL)"))
 	filler := filepath.Join(dir, "filler")
 	if err := os.WriteFile(filler, bytes.Repeat([]byte("x"), 2<<20), 0o600); err != nil {
 		t.Fatal(err)

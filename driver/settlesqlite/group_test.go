@@ -34,7 +34,7 @@ func newGroupTest(t *testing.T, path string, cfg settlesqlite.Config) *groupTest
 		t.Fatal(err)
 	}
 	g := &groupTest{t: t, s: s, release: make(chan struct{})}
-	if err := s.Run(t.Context(), exec("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT NOT NULL)")); err != nil {
+	if err := s.Run(t.Context(), sqlExec("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT NOT NULL)")); err != nil {
 		t.Fatal(err)
 	}
 	g.add(t.Context(), func(context.Context, *txn.Tx) error { <-g.release; return nil })
@@ -90,7 +90,7 @@ func (g *groupTest) want(rows string, events ...string) {
 	}
 }
 
-func exec(query string, args ...any) func(context.Context, *txn.Tx) error {
+func sqlExec(query string, args ...any) func(context.Context, *txn.Tx) error {
 	return func(ctx context.Context, tx *txn.Tx) error {
 		_, err := tx.Exec(ctx, query, args...)
 		return err
@@ -101,7 +101,7 @@ const insertItem = "INSERT INTO item (id, name) VALUES (?, 'x')"
 
 func item(id int) func(context.Context, *txn.Tx) error {
 	return func(ctx context.Context, tx *txn.Tx) error {
-		if err := exec(insertItem, id)(ctx, tx); err != nil {
+		if err := sqlExec(insertItem, id)(ctx, tx); err != nil {
 			return err
 		}
 		return add(fmt.Sprint("k", id))(ctx, tx)
@@ -125,25 +125,25 @@ func TestGroupNeighboursUnharmed(t *testing.T) {
 		want func(error) bool
 	}{
 		{"returns an error", func(context.Context, *txn.Tx) error { return refused }, func(err error) bool { return errors.Is(err, refused) }},
-		{"breaks a constraint", exec(insertItem, 1), func(err error) bool { return err != nil }},
+		{"breaks a constraint", sqlExec(insertItem, 1), func(err error) bool { return err != nil }},
 		{"hides a failed statement", func(ctx context.Context, tx *txn.Tx) error {
-			_ = exec(insertItem, 1)(ctx, tx)
+			_ = sqlExec(insertItem, 1)(ctx, tx)
 			return nil
 		}, func(err error) bool { return err != nil }},
 		{"goes on after a failed statement", func(ctx context.Context, tx *txn.Tx) error {
-			_ = exec(insertItem, 1)(ctx, tx)
-			return exec(insertItem, 99)(ctx, tx)
+			_ = sqlExec(insertItem, 1)(ctx, tx)
+			return sqlExec(insertItem, 99)(ctx, tx)
 		}, func(err error) bool { return err != nil }},
 		{"panics", func(context.Context, *txn.Tx) error { panic(refused) }, func(err error) bool {
 			var p *txn.PanicError
 			return errors.As(err, &p) && errors.Is(err, refused) && strings.Contains(string(p.Stack), "group_test.go")
 		}},
-		{"rolls the whole group back", exec("INSERT OR ROLLBACK INTO item (id, name) VALUES (1, 'x')"), func(err error) bool { return err != nil }},
+		{"rolls the whole group back", sqlExec("INSERT OR ROLLBACK INTO item (id, name) VALUES (1, 'x')"), func(err error) bool { return err != nil }},
 		{"rolls the whole group back and hides it", func(ctx context.Context, tx *txn.Tx) error {
-			_ = exec("INSERT OR ROLLBACK INTO item (id, name) VALUES (1, 'x')")(ctx, tx)
-			return exec(insertItem, 98)(ctx, tx)
+			_ = sqlExec("INSERT OR ROLLBACK INTO item (id, name) VALUES (1, 'x')")(ctx, tx)
+			return sqlExec(insertItem, 98)(ctx, tx)
 		}, func(err error) bool { return err != nil }},
-		{"commits itself", exec(" /* ha */ Commit"), func(err error) bool { return err != nil }},
+		{"commits itself", sqlExec(" /* ha */ Commit"), func(err error) bool { return err != nil }},
 		{"leaves rows open", func(ctx context.Context, tx *txn.Tx) error {
 			if _, err := tx.Query(ctx, "SELECT id FROM item"); err != nil {
 				return err
@@ -157,11 +157,11 @@ func TestGroupNeighboursUnharmed(t *testing.T) {
 				dir := t.TempDir()
 				synctest.Test(t, func(t *testing.T) {
 					g := newGroupTest(t, filepath.Join(dir, "g.db"), settlesqlite.Config{})
-					bad := then(exec("INSERT INTO item (id, name) VALUES (50, 'bad')"), then(add("bad"), tc.bad))
+					bad := then(sqlExec("INSERT INTO item (id, name) VALUES (50, 'bad')"), then(add("bad"), tc.bad))
 					members := []func(context.Context, *txn.Tx) error{item(1), item(2)}
 					at := map[string]int{"first": 0, "middle": 1, "last": 2}[place]
 					if place == "first" && strings.Contains(fmt.Sprint(tc.name), "group") || place == "first" {
-						bad = then(exec(insertItem, 1), bad) // There is no neighbour's row yet to collide with.
+						bad = then(sqlExec(insertItem, 1), bad) // There is no neighbour's row yet to collide with.
 					}
 					members = append(members[:at], append([]func(context.Context, *txn.Tx) error{bad}, members[at:]...)...)
 					for _, m := range members {

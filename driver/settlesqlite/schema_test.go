@@ -101,7 +101,7 @@ func TestQueryPlans(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"outbox.after":           "SEARCH settle_outbox USING INTEGER PRIMARY KEY (rowid>?)",
-		"outbox.purge":           "SEARCH settle_outbox USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+		"outbox.purge":           "SEARCH settle_outbox USING INTEGER PRIMARY KEY (rowid<?)",
 		"outbox.stats":           "SEARCH settle_outbox USING INTEGER PRIMARY KEY (rowid>?)",
 		"relay.advance":          "SEARCH settle_relay USING INTEGER PRIMARY KEY (rowid=?)",
 		"relay.parked_key":       "settle_relay_parked_key (topic=? AND aggregate_id=? AND id>?)",

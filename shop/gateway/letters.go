@@ -57,6 +57,7 @@ func (s *Service) letters(mux *http.ServeMux) {
 		"POST /api/dlq/reprocess/single": s.replayOne,
 		"POST /api/dlq/reprocess/batch":  s.replayBatch,
 		"POST /api/dlq/{id}/discard":     s.discard,
+		"POST /api/outbox/replay":        s.replayOutbox,
 	} {
 		mux.Handle(route, s.operator(h))
 	}
@@ -259,6 +260,23 @@ func (s *Service) discard(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	page.Write(w, http.StatusOK, map[string]any{"discarded": 1})
+}
+
+// replayOutbox has events published again that a broker refused: one key's, or a whole topic's.
+func (s *Service) replayOutbox(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	parking := s.cfg.Outboxes[q.Get("service")]
+	if parking == nil || q.Get("topic") == "" {
+		problem.Write(w, http.StatusBadRequest, "bad-outbox", "The service or the topic is missing or unknown", "", nil)
+		return
+	}
+	n, err := parking.Replay(r.Context(), q.Get("topic"), q.Get("key"))
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	s.log.Info("outbox replay", "service", q.Get("service"), "topic", q.Get("topic"), "aggregate_id", q.Get("key"), "operator", operatorName(r), "events", n)
+	page.Write(w, http.StatusAccepted, map[string]any{"replayed": n})
 }
 
 func (s *Service) fail(w http.ResponseWriter, err error) {

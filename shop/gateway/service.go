@@ -23,6 +23,7 @@ import (
 	"github.com/settledev/settle/broker"
 	"github.com/settledev/settle/deadletter"
 	"github.com/settledev/settle/push"
+	"github.com/settledev/settle/relay"
 	"github.com/settledev/settle/shop/contract"
 )
 
@@ -41,6 +42,8 @@ type Config struct {
 	Internal map[string]http.Handler
 	// Letters are the dead letters of the services, by service.
 	Letters map[string]*deadletter.Queue
+	// Outboxes are the events that a broker refused, by service.
+	Outboxes map[string]relay.Parking
 	// OperatorToken lets operators in, as "Authorization: Bearer <token>". Without one their routes refuse
 	// everybody.
 	OperatorToken string

@@ -94,9 +94,14 @@ func (s *Service) check(ctx context.Context, c Import) (a accepted, err error) {
 		a.id = ImportedID(a.ref)
 		return a, nil
 	}
-	id, err := uuid.NewV7() // Ascending, so that new orders are neighbours in the table.
-	a.id = id.String()
+	a.id, err = newID()
 	return a, err
+}
+
+// newID returns an identity that ascends with time, so that new rows are neighbours in their table.
+func newID() (string, error) {
+	id, err := uuid.NewV7()
+	return id.String(), err
 }
 
 func currencyOr(c string) string {

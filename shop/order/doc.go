@@ -1,7 +1,7 @@
 // Package order owns the shop's orders and returns: it takes them, decides what becomes of them, and
 // answers for them.
 //
-//	svc, err := order.New(store, broker, order.Config{Reader: readers, Catalog: catalog})
+//	svc, err := order.New(store, broker, order.Config{Catalog: catalog})
 //	...
 //	mux.Handle("/orders", svc.Handler())
 //	err = svc.Run(ctx)

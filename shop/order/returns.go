@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/google/uuid"
-
 	"github.com/settledev/settle/event"
 	"github.com/settledev/settle/outbox"
 	"github.com/settledev/settle/retry"
@@ -63,12 +61,12 @@ func (s *Service) Return(ctx context.Context, c Return) (r Returned, err error) 
 	if err := checkItems(c.Items); err != nil {
 		return r, err
 	}
-	id, err := uuid.NewV7()
+	id, err := newID()
 	if err != nil {
 		return r, err
 	}
 	err = s.Do(ctx, func(ctx context.Context, tx *txn.Tx) (err error) {
-		r, err = s.returnOf(ctx, tx, id.String(), c)
+		r, err = s.returnOf(ctx, tx, id, c)
 		return err
 	})
 	return r, err
@@ -306,4 +304,3 @@ func (s *Service) tellReturn(ctx context.Context, tx *txn.Tx, id string, add ret
 	}
 	return outbox.Add(ctx, tx, contract.ReturnCompleted.New(d))
 }
-

@@ -2,7 +2,6 @@ package order
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,12 +12,8 @@ import (
 	"github.com/settledev/settle/broker"
 	"github.com/settledev/settle/idempotency"
 	"github.com/settledev/settle/shop/contract"
+	"github.com/settledev/settle/shop/page"
 )
-
-// Reader runs the queries of the HTTP routes, beside the store's one writer. A [sql.DB] is one.
-type Reader interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-}
 
 // Product is what an order needs to know of a product.
 type Product struct {
@@ -47,8 +42,6 @@ type Hooks struct {
 type Config struct {
 	// Service is the configuration of its engines.
 	Service settle.Config
-	// Reader runs the queries. Required.
-	Reader Reader
 	// Catalog knows the products. Required.
 	Catalog Catalog
 	// DelayedAfter is how long an order waits for its payment before it says so. Default 5s.
@@ -68,6 +61,7 @@ type Service struct {
 	*settle.Service
 
 	cfg    Config
+	read   page.Reader
 	q      *queries
 	keeper *idempotency.Keeper
 	log    *slog.Logger
@@ -86,8 +80,8 @@ func New(store settle.Store, b broker.Broker, cfg Config) (*Service, error) {
 		cfg.Principal = func(*http.Request) string { return "" }
 	}
 	switch {
-	case cfg.Reader == nil || cfg.Catalog == nil:
-		return nil, errors.New("order: new: needs a Reader and a Catalog")
+	case cfg.Catalog == nil:
+		return nil, errors.New("order: new: needs a Catalog")
 	case cfg.DelayedAfter < 0 || cfg.ExpiredAfter <= cfg.DelayedAfter:
 		return nil, fmt.Errorf("order: new: expired after %s must exceed delayed after %s", cfg.ExpiredAfter, cfg.DelayedAfter)
 	}
@@ -96,7 +90,7 @@ func New(store settle.Store, b broker.Broker, cfg Config) (*Service, error) {
 		return nil, err
 	}
 	cfg.Service.Known = contract.EventTypes()
-	s := &Service{Service: settle.NewService("order", store, b, cfg.Service), cfg: cfg, q: q, log: cfg.Service.Logger}
+	s := &Service{Service: settle.NewService("order", store, b, cfg.Service), cfg: cfg, read: page.ReaderOf(store), q: q, log: cfg.Service.Logger}
 	if s.log == nil {
 		s.log = slog.Default()
 	}

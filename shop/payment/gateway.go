@@ -33,8 +33,13 @@ type authorizeRequest struct {
 }
 
 type captureRequest struct {
-	Reference string         `json:"-"`
+	Reference string         `json:"reference"`
 	Amount    contract.Money `json:"amount"`
+}
+
+// amountOnly is what a capture sends: the reference stands in the path.
+type amountOnly struct {
+	Amount contract.Money `json:"amount"`
 }
 
 type refundRequest struct {
@@ -68,7 +73,7 @@ func (g *gateway) authorize(ctx context.Context, key string, req authorizeReques
 }
 
 func (g *gateway) capture(ctx context.Context, key string, req captureRequest) (answer, error) {
-	return g.do(ctx, http.MethodPost, "/v1/authorizations/"+url.PathEscape(req.Reference)+"/capture", key, req)
+	return g.do(ctx, http.MethodPost, "/v1/authorizations/"+url.PathEscape(req.Reference)+"/capture", key, amountOnly{req.Amount})
 }
 
 func (g *gateway) void(ctx context.Context, key string, req contract.OrderRefV1) (answer, error) {

@@ -18,7 +18,7 @@ import (
 )
 
 // listLimit is the page size that the books are read with.
-const listLimit = 2000
+const listLimit = 1000
 
 // orderEntry is an order in the order service's book.
 type orderEntry struct {

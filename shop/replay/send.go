@@ -45,7 +45,6 @@ const workersMax = 1024
 
 type importItem struct {
 	ProductID string `json:"productId"`
-	Name      string `json:"name,omitempty"`
 	Quantity  int64  `json:"quantity"`
 	UnitPrice string `json:"unitPrice"`
 }
@@ -80,7 +79,7 @@ func Send(ctx context.Context, file *File, j *Journal, cfg Config) error {
 	for range cfg.Workers {
 		wg.Go(func() {
 			for inv := range work {
-				if err := sendOne(ctx, file, inv, j, cfg); err != nil {
+				if err := sendOne(ctx, inv, j, cfg); err != nil {
 					cancel(err)
 				}
 			}
@@ -107,17 +106,13 @@ feed:
 	return context.Cause(ctx)
 }
 
-func sendOne(ctx context.Context, file *File, inv *Invoice, j *Journal, cfg Config) error {
+func sendOne(ctx context.Context, inv *Invoice, j *Journal, cfg Config) error {
 	body := importRequest{Reference: inv.Number, CustomerID: inv.Customer, Currency: contract.GBP}
 	if body.CustomerID == "" {
 		body.CustomerID = Guest
 	}
 	for _, it := range inv.Items {
-		item := importItem{ProductID: it.Product, Quantity: it.Quantity, UnitPrice: it.Price}
-		if p := file.Products[it.Product]; p != nil {
-			item.Name = p.Name
-		}
-		body.Items = append(body.Items, item)
+		body.Items = append(body.Items, importItem{ProductID: it.Product, Quantity: it.Quantity, UnitPrice: it.Price})
 	}
 	b, err := json.Marshal(body)
 	if err != nil {
@@ -189,7 +184,7 @@ func post(ctx context.Context, t Target, path string, body []byte) (a Answer, er
 		if err := json.Unmarshal(answer, &doc); err != nil || doc.Type == "" {
 			return a, &refusedError{fmt.Sprintf("%s answered %d without a problem: %.200s", path, resp.StatusCode, answer)}
 		}
-		a.Code = doc.Type[strings.LastIndexByte(doc.Type, '/')+1:]
+		a.Code = doc.Type[strings.LastIndexAny(doc.Type, "/:")+1:]
 		return a, nil
 	}
 	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {

@@ -42,6 +42,9 @@ DELETE FROM settle_outbox WHERE id IN (
         AND created_at < ?1
     ORDER BY id LIMIT ?2);
 
+-- name: oldest
+SELECT coalesce(min(id), 0) FROM settle_outbox;
+
 -- name: stats
 SELECT r.position, coalesce((SELECT created_at FROM settle_outbox WHERE id > r.position ORDER BY id LIMIT 1), 0),
     coalesce((SELECT min(id) FROM settle_outbox), 0),

@@ -164,6 +164,7 @@ type receiver struct {
 }
 
 func newReceiver(t *testing.T) *receiver {
+	t.Helper()
 	return &receiver{t: t, start: time.Now(), ids: map[string]int{}}
 }
 

@@ -16,15 +16,15 @@ import (
 )
 
 // open opens the store of a directory, making it where it is missing.
-func open(t testing.TB, dir string) *sqlstore.Store {
-	t.Helper()
-	store, err := settlesqlite.Open(t.Context(), filepath.Join(dir, "ledger.db"), settlesqlite.Config{Migrate: true})
+func open(tb testing.TB, dir string) *sqlstore.Store {
+	tb.Helper()
+	store, err := settlesqlite.Open(tb.Context(), filepath.Join(dir, "ledger.db"), settlesqlite.Config{Migrate: true})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := store.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return store
@@ -53,9 +53,9 @@ func asKilled(t *testing.T, dir string) string {
 }
 
 // send serves one request and returns the answer.
-func send(t testing.TB, h http.Handler, method, path, key, body string) *httptest.ResponseRecorder {
-	t.Helper()
-	r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
+func send(tb testing.TB, h http.Handler, method, path, key, body string) *httptest.ResponseRecorder {
+	tb.Helper()
+	r := httptest.NewRequestWithContext(tb.Context(), method, path, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	if key != "" {
 		r.Header.Set("Idempotency-Key", key)
@@ -66,40 +66,40 @@ func send(t testing.TB, h http.Handler, method, path, key, body string) *httptes
 }
 
 // decode reads an answer's body.
-func decode[T any](t testing.TB, w *httptest.ResponseRecorder) (v T) {
-	t.Helper()
+func decode[T any](tb testing.TB, w *httptest.ResponseRecorder) (v T) {
+	tb.Helper()
 	if err := json.Unmarshal(w.Body.Bytes(), &v); err != nil {
-		t.Fatalf("answer %d %q: %v", w.Code, w.Body, err)
+		tb.Fatalf("answer %d %q: %v", w.Code, w.Body, err)
 	}
 	return v
 }
 
 // put sets faults from JSON and fails the test when they are refused.
-func put(t testing.TB, h http.Handler, path, body string) {
-	t.Helper()
-	if w := send(t, h, http.MethodPut, path, "", body); w.Code != http.StatusOK {
-		t.Fatalf("PUT %s %s: %d %s", path, body, w.Code, w.Body)
+func put(tb testing.TB, h http.Handler, path, body string) {
+	tb.Helper()
+	if w := send(tb, h, http.MethodPut, path, "", body); w.Code != http.StatusOK {
+		tb.Fatalf("PUT %s %s: %d %s", path, body, w.Code, w.Body)
 	}
 }
 
 // brief is an answer in one line: "201 AUTHORIZED 10.00", "409 CAPTURED".
-func brief(t testing.TB, w *httptest.ResponseRecorder) string {
-	t.Helper()
+func brief(tb testing.TB, w *httptest.ResponseRecorder) string {
+	tb.Helper()
 	a := decode[struct {
 		Reference string
 		Status    any
 		Code      string
 		Amount    *struct{ Amount, Currency string }
-	}](t, w)
+	}](tb, w)
 	problem := w.Header().Get("Content-Type") == "application/problem+json"
 	if problem != (w.Code >= 400) {
-		t.Errorf("%d with content type %s", w.Code, w.Header().Get("Content-Type"))
+		tb.Errorf("%d with content type %s", w.Code, w.Header().Get("Content-Type"))
 	}
 	if problem {
 		return fmt.Sprintf("%d %s", w.Code, a.Code)
 	}
 	if a.Amount == nil {
-		t.Fatalf("answer without amount: %s", w.Body)
+		tb.Fatalf("answer without amount: %s", w.Body)
 	}
 	return strings.TrimSpace(fmt.Sprintf("%d %v %s %s", w.Code, a.Status, a.Amount.Amount, a.Code))
 }

@@ -21,15 +21,15 @@ type gateway struct {
 	store *sqlstore.Store
 }
 
-func newGateway(t testing.TB, dir string, cfg pgsim.Config) gateway {
-	t.Helper()
-	store := open(t, dir)
-	if err := pgsim.Migrate(t.Context(), store); err != nil {
-		t.Fatal(err)
+func newGateway(tb testing.TB, dir string, cfg pgsim.Config) gateway {
+	tb.Helper()
+	store := open(tb, dir)
+	if err := pgsim.Migrate(tb.Context(), store); err != nil {
+		tb.Fatal(err)
 	}
 	s, err := pgsim.New(store, cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return gateway{s, store}
 }
@@ -38,8 +38,8 @@ func newGateway(t testing.TB, dir string, cfg pgsim.Config) gateway {
 //
 //	authorize REF AMOUNT [CURRENCY [CUSTOMER [KEY]]]   capture REF AMOUNT [CURRENCY]   void REF
 //	refund REF AUTHORIZATION|- AMOUNT [CURRENCY]       get REF                         getrefund REF
-func (g gateway) do(t testing.TB, line string) string {
-	t.Helper()
+func (g gateway) do(tb testing.TB, line string) string {
+	tb.Helper()
 	f := strings.Fields(line)
 	arg := func(i int, or string) string {
 		if i < len(f) {
@@ -55,24 +55,24 @@ func (g gateway) do(t testing.TB, line string) string {
 	switch f[0] {
 	case "authorize":
 		body := fmt.Sprintf(`{"reference":%q,"amount":%s,"customerId":%q}`, f[1], amount(2), arg(4, "c1"))
-		return brief(t, send(t, g, http.MethodPost, base, arg(5, "pay:"+f[1]+"#authorize"), body))
+		return brief(tb, send(tb, g, http.MethodPost, base, arg(5, "pay:"+f[1]+"#authorize"), body))
 	case "capture":
-		return brief(t, send(t, g, http.MethodPost, one+"/capture", "", `{"amount":`+amount(2)+`}`))
+		return brief(tb, send(tb, g, http.MethodPost, one+"/capture", "", `{"amount":`+amount(2)+`}`))
 	case "void":
-		return brief(t, send(t, g, http.MethodPost, one+"/void", "", arg(2, "")))
+		return brief(tb, send(tb, g, http.MethodPost, one+"/void", "", arg(2, "")))
 	case "refund":
 		authorization := ""
 		if f[2] != "-" {
 			authorization = fmt.Sprintf(`"authorization":%q,`, f[2])
 		}
 		body := fmt.Sprintf(`{"reference":%q,%s"amount":%s}`, f[1], authorization, amount(3))
-		return brief(t, send(t, g, http.MethodPost, "/v1/refunds", "", body))
+		return brief(tb, send(tb, g, http.MethodPost, "/v1/refunds", "", body))
 	case "get":
-		return brief(t, send(t, g, http.MethodGet, one, "", ""))
+		return brief(tb, send(tb, g, http.MethodGet, one, "", ""))
 	case "getrefund":
-		return brief(t, send(t, g, http.MethodGet, "/v1/refunds/"+url.PathEscape(f[1]), "", ""))
+		return brief(tb, send(tb, g, http.MethodGet, "/v1/refunds/"+url.PathEscape(f[1]), "", ""))
 	}
-	t.Fatalf("no such line: %s", line)
+	tb.Fatalf("no such line: %s", line)
 	return ""
 }
 
@@ -87,16 +87,16 @@ func (i ledgerItem) String() string {
 }
 
 // ledger reads every page.
-func (g gateway) ledger(t testing.TB, limit int) (items []ledgerItem) {
-	t.Helper()
+func (g gateway) ledger(tb testing.TB, limit int) (items []ledgerItem) {
+	tb.Helper()
 	for after := ""; ; {
-		w := send(t, g, http.MethodGet, fmt.Sprintf("/v1/ledger?limit=%d&after=%s", limit, url.QueryEscape(after)), "", "")
+		w := send(tb, g, http.MethodGet, fmt.Sprintf("/v1/ledger?limit=%d&after=%s", limit, url.QueryEscape(after)), "", "")
 		page := decode[struct {
 			Items []ledgerItem
 			Next  string
-		}](t, w)
+		}](tb, w)
 		if w.Code != http.StatusOK || len(page.Items) > limit {
-			t.Fatalf("ledger: %d with %d items of %d", w.Code, len(page.Items), limit)
+			tb.Fatalf("ledger: %d with %d items of %d", w.Code, len(page.Items), limit)
 		}
 		items = append(items, page.Items...)
 		if page.Next == "" {
@@ -106,9 +106,9 @@ func (g gateway) ledger(t testing.TB, limit int) (items []ledgerItem) {
 	}
 }
 
-func (g gateway) entry(t testing.TB, reference string) ledgerItem {
-	t.Helper()
-	for _, i := range g.ledger(t, 1000) {
+func (g gateway) entry(tb testing.TB, reference string) ledgerItem {
+	tb.Helper()
+	for _, i := range g.ledger(tb, 1000) {
 		if i.Reference == reference {
 			return i
 		}

@@ -14,33 +14,33 @@ import (
 	"github.com/settledev/settle/shop/platformsim"
 )
 
-func newPlatform(t testing.TB, dir string, cfg platformsim.Config) *platformsim.Server {
-	t.Helper()
-	store := open(t, dir)
-	if err := platformsim.Migrate(t.Context(), store); err != nil {
-		t.Fatal(err)
+func newPlatform(tb testing.TB, dir string, cfg platformsim.Config) *platformsim.Server {
+	tb.Helper()
+	store := open(tb, dir)
+	if err := platformsim.Migrate(tb.Context(), store); err != nil {
+		tb.Fatal(err)
 	}
 	p, err := platformsim.New(store, cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return p
 }
 
 // deliver delivers and returns "202 false", or the refusal.
-func deliver(t testing.TB, p *platformsim.Server, id, kind, reference string) string {
-	t.Helper()
+func deliver(tb testing.TB, p *platformsim.Server, id, kind, reference string) string {
+	tb.Helper()
 	body := fmt.Sprintf(`{"eventId":%q,"kind":%q,"reference":%q,"data":{"total":"1.00"}}`, id, kind, reference)
-	w := send(t, p, http.MethodPost, "/v1/deliveries", id, body)
+	w := send(tb, p, http.MethodPost, "/v1/deliveries", id, body)
 	if w.Code >= 400 {
-		return brief(t, w)
+		return brief(tb, w)
 	}
-	return fmt.Sprintf("%d %v", w.Code, decode[struct{ Duplicate bool }](t, w).Duplicate)
+	return fmt.Sprintf("%d %v", w.Code, decode[struct{ Duplicate bool }](tb, w).Duplicate)
 }
 
-func stats(t testing.TB, p *platformsim.Server) string {
-	t.Helper()
-	return strings.TrimSpace(send(t, p, http.MethodGet, "/v1/stats", "", "").Body.String())
+func stats(tb testing.TB, p *platformsim.Server) string {
+	tb.Helper()
+	return strings.TrimSpace(send(tb, p, http.MethodGet, "/v1/stats", "", "").Body.String())
 }
 
 func TestPlatformCountsDuplicates(t *testing.T) {

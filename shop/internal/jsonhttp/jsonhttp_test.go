@@ -2,6 +2,7 @@ package jsonhttp_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -60,7 +61,7 @@ func TestAnswer(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if got["code"] != "CAPTURED" || !strings.HasSuffix(got["type"].(string), "CAPTURED") || got["status"] != 409.0 || got["title"] != "Conflict" {
+	if got["code"] != "CAPTURED" || !strings.HasSuffix(fmt.Sprint(got["type"]), ":CAPTURED") || got["status"] != 409.0 || got["title"] != "Conflict" {
 		t.Errorf("problem %v", got)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/settledev/settle"
 	"github.com/settledev/settle/deadletter"
+	"github.com/settledev/settle/relay"
 	"github.com/settledev/settle/shop/catalog"
 	"github.com/settledev/settle/shop/contract"
 	"github.com/settledev/settle/shop/gateway"
@@ -101,7 +102,7 @@ func (a *App) newShop() (*shop, error) {
 		return nil, err
 	}
 	orders, payments := s.order.Handler(), s.payment.Handler()
-	letters := map[string]*deadletter.Queue{}
+	letters, parked := map[string]*deadletter.Queue{}, map[string]relay.Parking{}
 	s.gateway, err = gateway.New(a.stores["gateway"], a.broker, gateway.Config{
 		Service: a.config("gateway"), Feed: a.stores["gateway"].Feed(),
 		Order: orders, Payment: payments, Catalog: s.catalog.Handler(),
@@ -109,7 +110,7 @@ func (a *App) newShop() (*shop, error) {
 			"orders": orders, "returns": orders, "stock": s.inventory.Handler(), "movements": s.inventory.Handler(),
 			"payments": payments, "refunds": payments, "messages": s.notify.Handler(), "deliveries": s.platform.Handler(),
 		},
-		OperatorToken: a.token, Metrics: a.metricsHandler(), Letters: letters, Ready: a.Ready,
+		OperatorToken: a.token, Metrics: a.metricsHandler(), Letters: letters, Outboxes: parked, Ready: a.Ready,
 		Traffic: func(ctx context.Context) (any, error) { return a.Traffic(ctx) },
 	})
 	if err != nil {
@@ -119,6 +120,9 @@ func (a *App) newShop() (*shop, error) {
 		a.metrics.Observe(svc)
 		if q, ok := svc.Letters(); ok {
 			letters[svc.Name()] = q
+		}
+		if p, ok := a.stores[svc.Name()].Outbox().(relay.Parking); ok {
+			parked[svc.Name()] = p
 		}
 	}
 	return s, nil
