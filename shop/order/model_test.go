@@ -85,6 +85,7 @@ const (
 	callPrepared
 	callYes // performed, the answer not recorded yet
 	callNo
+	callNothing // the lookup found neither
 	callRecorded
 )
 
@@ -92,6 +93,7 @@ const (
 	cAuthorize = iota
 	cVoid
 	cCapture
+	cLookup // after a webhook, which is a hint only
 	calls
 )
 
@@ -99,6 +101,7 @@ const (
 type scenario struct {
 	short, declined, captureRefused, impossible bool
 	delay                                       bool // shipping waits before it ships
+	hint                                        bool // the gateway sends a webhook
 	cancels                                     int8 // how often the customer may cancel
 	units                                       int64
 }
@@ -117,13 +120,14 @@ type world struct {
 	emitted   uint32
 	armed     message // the order's timer: mDelayedPassed, mExpiredPassed, or 0
 	shipTimer bool
+	hint      bool
 	cancels   int8
 	accepted  int8 // cancels that were answered 202
 }
 
 // newWorld is the world right after the order was placed.
 func newWorld(sc scenario) world {
-	w := world{armed: mDelayedPassed, cancels: sc.cancels}
+	w := world{armed: mDelayedPassed, hint: sc.hint, cancels: sc.cancels}
 	w.emit(mReserve, qOrderInventory)
 	return w
 }
@@ -163,7 +167,7 @@ func (w *world) actions() []action {
 		switch at {
 		case callPrepared:
 			all = append(all, action{"perform", c})
-		case callYes, callNo:
+		case callYes, callNo, callNothing:
 			all = append(all, action{"record", c})
 		case callNone, callRecorded:
 		}
@@ -173,6 +177,9 @@ func (w *world) actions() []action {
 	}
 	if w.shipTimer {
 		all = append(all, action{"ship", 0})
+	}
+	if w.hint && w.gateway != gwNothing {
+		all = append(all, action{"hint", 0})
 	}
 	if w.cancels > 0 {
 		all = append(all, action{"cancel", 0})
@@ -202,6 +209,11 @@ func (w *world) do(sc scenario, a action, free *int64, b *broken) {
 	case "ship":
 		w.shipTimer = false
 		w.emit(mShipmentDue, qShippingShipping)
+	case "hint":
+		w.hint = false
+		if w.money == payment.StateRequested { // Only an open question is worth asking about.
+			w.calls[cLookup] = callPrepared
+		}
 	case "cancel":
 		w.cancels--
 		switch d := w.tell(Input{Kind: InputCancel}, b); {
@@ -403,6 +415,14 @@ func (w *world) perform(sc scenario, c int) {
 		if w.gateway == gwNothing || w.gateway == gwAuthorized {
 			w.gateway = gwVoided
 		}
+	case cLookup:
+		switch w.gateway {
+		case gwAuthorized:
+		case gwDeclined:
+			answer = callNo
+		default:
+			answer = callNothing
+		}
 	case cCapture:
 		if w.gateway == gwAuthorized {
 			w.gateway = gwCaptured
@@ -419,12 +439,13 @@ func (w *world) perform(sc scenario, c int) {
 
 // record tells payment the answer, once.
 func (w *world) record(c int) {
-	yes := w.calls[c] == callYes
+	yes, nothing := w.calls[c] == callYes, w.calls[c] == callNothing
 	w.calls[c] = callRecorded
 	switch {
-	case c == cAuthorize && yes:
+	case nothing:
+	case (c == cAuthorize || c == cLookup) && yes:
 		w.tellPayment(payment.InputAuthorized)
-	case c == cAuthorize:
+	case c == cAuthorize || c == cLookup:
 		w.tellPayment(payment.InputDeclined)
 	case c == cVoid:
 		w.tellPayment(payment.InputVoided)

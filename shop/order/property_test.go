@@ -68,13 +68,13 @@ func TestEveryInterleaving(t *testing.T) {
 func onlyCancel(actions []action) bool { return len(actions) == 1 && actions[0].kind == "cancel" }
 
 func scenarios() (all []scenario) {
-	for bits := range 1 << 5 {
+	for bits := range 1 << 6 {
 		on := func(i int) bool { return bits&(1<<i) != 0 }
 		sc := scenario{
-			short: on(0), declined: on(1), captureRefused: on(2), impossible: on(3), delay: on(4), cancels: 1, units: 1,
+			short: on(0), declined: on(1), captureRefused: on(2), impossible: on(3), delay: on(4), hint: on(5), cancels: 1, units: 1,
 		}
 		// What comes after a refusal is never reached.
-		if sc.short && (sc.declined || sc.captureRefused || sc.impossible || sc.delay) ||
+		if sc.short && (sc.declined || sc.captureRefused || sc.impossible || sc.delay || sc.hint) ||
 			sc.declined && (sc.captureRefused || sc.impossible || sc.delay) ||
 			sc.impossible && sc.captureRefused {
 			continue
@@ -98,6 +98,7 @@ func TestRandomRuns(t *testing.T) {
 				captureRefused: rapid.IntRange(0, 7).Draw(t, "capture refused") == 0,
 				impossible:     rapid.IntRange(0, 7).Draw(t, "impossible") == 0,
 				delay:          rapid.Bool().Draw(t, "delay"),
+				hint:           rapid.Bool().Draw(t, "hint"),
 				cancels:        rapid.Int8Range(0, 2).Draw(t, "cancels"),
 				units:          rapid.Int64Range(1, 3).Draw(t, "units"),
 			}

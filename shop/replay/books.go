@@ -28,7 +28,7 @@ type orderEntry struct {
 	Reason    contract.Reason `json:"reason"`
 	Total     contract.Money  `json:"total"`
 	PlacedAt  time.Time       `json:"placedAt"`
-	ClosedAt  time.Time       `json:"closedAt"` // zero while it is open
+	UpdatedAt time.Time       `json:"updatedAt"`
 }
 
 // returnEntry is a return in the order service's book.

@@ -481,8 +481,8 @@ func (c *reconciler) events() {
 func (c *reconciler) latency() {
 	var ms []float64
 	for _, o := range c.orderByRef {
-		if !o.ClosedAt.IsZero() {
-			ms = append(ms, float64(o.ClosedAt.Sub(o.PlacedAt).Microseconds())/1000)
+		if o.State == "COMPLETED" || o.State == "CANCELED" { // Nothing updates an order after its end but a return.
+			ms = append(ms, float64(o.UpdatedAt.Sub(o.PlacedAt).Microseconds())/1000)
 		}
 	}
 	if len(ms) == 0 {
