@@ -130,27 +130,34 @@ func TestReplayOfManyPages(t *testing.T) {
 	})
 }
 
-// TestReplayMarkSurvivesCrash: events that are parked and read again after a crash keep the mark that an
-// operator set in between.
-func TestReplayMarkSurvivesCrash(t *testing.T) {
+// TestParkedOnceAcrossCrash: events that are parked already and read again after a crash are not parked
+// again, which would take away the mark that an operator may have set in between.
+func TestParkedOnceAcrossCrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, sink := newSource(), newSink(t)
 		allow := refuser(sink, "0.0.1")
 		src.add("t", "k", 3)
 		crashed := false
-		start(t, src, sink, Config{Logger: quiet(), ReplayEvery: time.Minute, Failpoint: func(name string) {
+		stop := start(t, src, sink, Config{Logger: quiet(), Failpoint: func(name string) {
 			if name == PointBeforeAdvance && !crashed {
 				crashed = true
-				_, _ = src.Replay(t.Context(), "t", "k")
-				allow()
 				src.crash()
 			}
 		}})
 		pass(10 * time.Second)
-		checkComplete(t, src, sink.first())
-		if _, _, parked := src.state(); parked != 0 || !crashed {
-			t.Errorf("%d parked, crashed %v", parked, crashed)
+		if pos, _, parked := src.state(); parked != 3 || pos.ID != 3 {
+			t.Errorf("%d parked, position %s", parked, pos)
 		}
+		if n := src.count("park"); n != 2 { // the refused one, and its followers
+			t.Errorf("%d calls of Park", n)
+		}
+		allow()
+		_, _ = src.Replay(t.Context(), "t", "k")
+		pass(10 * time.Second)
+		if err := stop(); err != nil || !crashed {
+			t.Errorf("err %v, crashed %v", err, crashed)
+		}
+		checkComplete(t, src, sink.first())
 	})
 }
 

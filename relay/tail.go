@@ -309,9 +309,11 @@ func safe(marks []loadedMark, ends map[string]map[string]uint64, tail broker.Tai
 		}
 		kept := reliable(tail, m.data.Tail)
 		if m.data.Incarnation != tail.Incarnation {
-			kept = ends[m.data.Incarnation]
+			if kept = ends[m.data.Incarnation]; kept == nil {
+				continue
+			}
 		}
-		if kept == nil || !covers(kept, m.data.Offsets) {
+		if !covers(kept, m.data.Offsets) {
 			continue
 		}
 		if replayed != nil && before(*replayed).Compare(m.position) < 0 {

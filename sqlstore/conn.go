@@ -220,7 +220,7 @@ func (r *rows) Next() bool {
 	if r.Rows.Next() {
 		return true
 	}
-	if err := r.Rows.Err(); err != nil {
+	if err := r.Err(); err != nil {
 		_ = r.c.fail(err)
 	}
 	return false

@@ -43,10 +43,10 @@ func (i *inboxStore) Remember(ctx context.Context, tx *txn.Tx, group string, ids
 	if err != nil {
 		return nil, err
 	}
-	now := nanos(tx.Now())
+	now, at := tx.Now(), nanos(tx.Now())
 	fresh := make([]bool, len(ids))
 	for k := range ids {
-		n, err := tx.Exec(ctx, i.q.remember, g, ids[k][:], now, timed(ids[k]))
+		n, err := tx.Exec(ctx, i.q.remember, g, ids[k][:], at, timed(ids[k], now))
 		if err != nil {
 			return nil, err
 		}
@@ -55,8 +55,15 @@ func (i *inboxStore) Remember(ctx context.Context, tx *txn.Tx, group string, ids
 	return fresh, nil
 }
 
-// timed reports whether an identity begins with its time: version 7.
-func timed(id event.ID) bool { return id[6]>>4 == 7 }
+// skewMax is how far a producer's clock may be ahead of ours.
+const skewMax = time.Minute
+
+// timed reports whether an identity begins with a time that has passed: version 7, and no clock that is
+// too far ahead.
+func timed(id event.ID, now time.Time) bool {
+	made := int64(binary.BigEndian.Uint64(id[:8]) >> 16)
+	return id[6]>>4 == 7 && made < now.Add(skewMax).UnixMilli()
+}
 
 // group returns a group's number and gives it one in the transaction when it is new.
 func (i *inboxStore) group(ctx context.Context, tx *txn.Tx, name string) (int64, error) {
@@ -113,10 +120,9 @@ func (i *inboxStore) forget(ctx context.Context, before time.Time, limit int) (i
 	return gone, err
 }
 
-// timeBound returns a value above every version 7 identity made before a time, and not above any made
-// a minute later: what was remembered before that time was made before it, clocks being that close.
+// timeBound returns a value above every timed identity that was remembered before a time.
 func timeBound(before time.Time) []byte {
 	bound := make([]byte, 8)
-	binary.BigEndian.PutUint64(bound, uint64(max(0, before.Add(time.Minute).UnixMilli()))<<16)
+	binary.BigEndian.PutUint64(bound, uint64(max(0, before.Add(skewMax).UnixMilli()+1))<<16)
 	return bound
 }

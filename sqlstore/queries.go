@@ -112,9 +112,13 @@ func parseStatements(texts map[string]string, contract, src string) error {
 type statements struct {
 	texts   map[string]string
 	missing []string
+	asked   func(name string) // for the test that no statement is left over
 }
 
 func (s *statements) text(name string) string {
+	if s.asked != nil {
+		s.asked(name)
+	}
 	t, ok := s.texts[name]
 	if !ok {
 		s.missing = append(s.missing, name)

@@ -38,7 +38,7 @@ func (t *tail) append(group []*member) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, m := range group {
-		if m.first == 0 {
+		if m.first == 0 || m.err != nil {
 			continue
 		}
 		if m.first != t.last+1 {

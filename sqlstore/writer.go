@@ -33,7 +33,7 @@ type member struct {
 	state atomic.Int32
 	tx    *txn.Tx
 	first int64 // row number of the first of its events, 0 without
-	err   error
+	err   error // its answer, once done is closed
 	done  chan struct{}
 }
 
@@ -68,6 +68,13 @@ type writerSQL struct {
 	begin, commit, rollback, savepoint, release, rollbackTo string
 }
 
+func newWriterSQL(q *statements) writerSQL {
+	return writerSQL{
+		begin: q.text("store.begin"), commit: q.text("store.commit"), rollback: q.text("store.rollback"),
+		savepoint: q.text("store.savepoint"), release: q.text("store.release"), rollbackTo: q.text("store.rollback_to"),
+	}
+}
+
 func newWriter(ctx context.Context, s *Store, q *statements) (*writer, error) {
 	conn, err := s.backend.Writer.Conn(ctx)
 	if err != nil {
@@ -76,10 +83,7 @@ func newWriter(ctx context.Context, s *Store, q *statements) (*writer, error) {
 	w := &writer{
 		store: s, backend: &s.backend, conn: conn, cfg: s.cfg,
 		stmts: newStmtCache(conn, s.cfg.StatementsMax, checkControl), own: newStmtCache(conn, 16, nil),
-		q: writerSQL{
-			begin: q.text("store.begin"), commit: q.text("store.commit"), rollback: q.text("store.rollback"),
-			savepoint: q.text("store.savepoint"), release: q.text("store.release"), rollbackTo: q.text("store.rollback_to"),
-		},
+		q:     newWriterSQL(q),
 		queue: make(chan *member, s.cfg.QueueMax), closing: make(chan struct{}), dead: make(chan struct{}),
 		timer: time.NewTimer(time.Hour),
 	}
@@ -129,6 +133,7 @@ func (w *writer) serve() {
 		}
 		// A member ended the goroutine (runtime.Goexit, as a test's FailNow does). Nothing of its group
 		// is committed; whoever is left is told, and another goroutine takes over.
+		w.cfg.Logger.Error("a transaction's function has ended the writer's goroutine")
 		w.abandon()
 		go w.serve()
 	}()
@@ -230,15 +235,16 @@ func (w *writer) commitGroup() {
 		if m == nil {
 			break
 		}
+		nested := w.inTx
 		w.group = append(w.group, m)
-		whole, err := w.member(m, len(w.group) > 1)
-		if err != nil {
-			w.group = w.group[:len(w.group)-1]
-			m.answer(err)
-		}
-		if !whole {
+		if !w.member(m, nested) {
 			w.again()
 			return
+		}
+		if m.err != nil && !nested {
+			// It has seen nothing but what is committed, so its answer stands.
+			w.group = w.group[:len(w.group)-1]
+			close(m.done)
 		}
 		if time.Since(started) > groupTimeMax {
 			break
@@ -247,11 +253,10 @@ func (w *writer) commitGroup() {
 	if len(w.group) == 0 {
 		return // A failed first member has taken the transaction with it.
 	}
-	if err := w.exec(w.q.commit); err != nil {
-		err = w.backend.classify(err)
-		w.rollback()
+	if err := w.commit(); err != nil {
 		if len(w.group) == 1 {
-			w.group[0].answer(fmt.Errorf("sqlstore: commit: %w", err))
+			w.group[0].err = err
+			close(w.group[0].done)
 			return
 		}
 		w.again()
@@ -260,23 +265,32 @@ func (w *writer) commitGroup() {
 	w.committed()
 }
 
-// again runs the members of a group that is lost one by one, so that each gets its own answer.
+// commit makes the group durable, or rolls all of it back.
+func (w *writer) commit() error {
+	if err := w.exec(w.q.commit); err != nil {
+		w.rollback()
+		return fmt.Errorf("sqlstore: commit: %w", w.backend.classify(err))
+	}
+	w.inTx = false
+	return nil
+}
+
+// again runs the members of a group that is lost one by one, so that each gets its own answer. Those that
+// had failed run too: what they saw of their neighbours may be gone.
 func (w *writer) again() {
+	w.cfg.Logger.Warn("transaction of a group lost, its members run one by one", "members", len(w.group))
 	w.lost = append(w.lost[:0], w.group...)
 	for len(w.lost) > 0 {
 		m := w.lost[0]
 		w.lost = w.lost[1:]
 		w.group = append(w.group[:0], m)
-		_, err := w.member(m, false)
-		if err == nil {
-			if err = w.exec(w.q.commit); err != nil {
-				err = fmt.Errorf("sqlstore: commit: %w", w.backend.classify(err))
-				w.rollback()
-			}
+		w.member(m, false)
+		if m.err == nil {
+			m.err = w.commit()
 		}
-		if err != nil {
+		if m.err != nil {
 			w.group = w.group[:0]
-			m.answer(err)
+			close(m.done)
 			continue
 		}
 		w.committed()
@@ -284,47 +298,51 @@ func (w *writer) again() {
 	w.lost = nil
 }
 
-// member runs one member. Whole is false when the transaction of the group is lost, with every member
-// that has run in it; an error is the member's own.
-func (w *writer) member(m *member, nested bool) (whole bool, err error) {
+// member runs one member and keeps its error. It reports false when the transaction of the group is
+// lost, with every member that has run in it.
+func (w *writer) member(m *member, nested bool) (whole bool) {
 	m.tx, m.first = nil, 0
-	if !w.inTx {
-		if err := w.exec(w.q.begin); err != nil {
-			return true, fmt.Errorf("sqlstore: begin: %w", w.backend.classify(err))
-		}
-		w.inTx = true
-	}
+	begin := w.q.begin
 	if nested {
-		if err := w.exec(w.q.savepoint); err != nil {
-			w.rollback()
-			return false, fmt.Errorf("sqlstore: savepoint: %w", w.backend.classify(err))
-		}
+		begin = w.q.savepoint
 	}
+	if err := w.exec(begin); err != nil {
+		m.err = fmt.Errorf("sqlstore: begin: %w", w.backend.classify(err))
+		return w.undo(nested)
+	}
+	w.inTx = true
+	if m.err = w.attempt(m); m.err != nil {
+		return w.undo(nested)
+	}
+	if !nested {
+		return true
+	}
+	if err := w.exec(w.q.release); err != nil {
+		m.err = fmt.Errorf("sqlstore: release: %w", w.backend.classify(err))
+		w.rollback()
+		return false
+	}
+	return true
+}
+
+// attempt runs the member's function and writes its events.
+func (w *writer) attempt(m *member) error {
 	c := &conn{w: w}
 	w.current = c
 	m.tx = txn.NewTx(c, w.store, time.Now())
-	err = w.call(m)
+	err := w.call(m)
 	m.tx.Close()
 	w.closeRows()
 	if err == nil {
 		err = c.err
 	}
-	if err == nil {
-		err = w.addEvents(m, c)
-	}
 	if err == nil && c.raw && !w.alive() {
 		err = errors.New("sqlstore: transaction was ended behind the store's back")
 	}
-	if err == nil && nested {
-		if err = w.exec(w.q.release); err != nil {
-			w.rollback()
-			return false, fmt.Errorf("sqlstore: release: %w", w.backend.classify(err))
-		}
-	}
 	if err == nil {
-		return true, nil
+		err = w.addEvents(m, c)
 	}
-	return w.undo(nested), err
+	return err
 }
 
 // closeRows closes what the member's function has forgotten: the next statement must not meet it.
@@ -385,51 +403,38 @@ func (w *writer) call(m *member) (err error) {
 
 // committed tells everybody: first the outbox's readers, then the members.
 func (w *writer) committed() {
-	w.inTx, w.durable = false, true
+	w.durable = true
 	w.store.tail.append(w.group)
 	w.lastCommit = time.Now()
 	w.pays = len(w.group) > 1
 	rung := false
 	for _, m := range w.group {
-		w.hooks(m)
-		rung = rung || m.first > 0
+		if m.err == nil {
+			m.tx.Committed()
+			rung = rung || m.first > 0
+		}
 	}
 	if rung {
 		w.store.outboxBell.ring()
 	}
 	for i, m := range w.group {
-		m.answer(nil)
+		close(m.done)
 		w.group[i] = nil
 	}
 	w.group, w.durable = w.group[:0], false
 }
 
-// hooks runs what was registered with AfterCommit. A panic there must not hurt the writer.
-func (w *writer) hooks(m *member) {
-	defer func() {
-		if p := recover(); p != nil {
-			w.cfg.Logger.Error("after-commit hook panicked", "err", p, "stack", string(debug.Stack()))
-		}
-	}()
-	m.tx.Committed()
-}
-
-func (m *member) answer(err error) {
-	m.err = err
-	close(m.done)
-}
-
 // abandon ends what a vanished goroutine has left: a committed group is told so, an open one fails.
 func (w *writer) abandon() {
 	w.closeRows()
-	err := errors.New("sqlstore: the writer's goroutine was ended by a transaction of the group")
-	if w.durable {
-		err = nil
-	} else {
+	if !w.durable {
 		w.rollback()
 	}
 	for _, m := range w.group {
-		m.answer(err)
+		if !w.durable {
+			m.err = errors.New("sqlstore: a transaction of the group has ended the writer's goroutine")
+		}
+		close(m.done)
 	}
 	// Those of a transaction that was lost before have not run again: they go first.
 	w.batch = append(w.lost, w.batch...)

@@ -34,7 +34,7 @@ type shopFlags struct {
 	Delayed   time.Duration `help:"When an order without payment says so." default:"5s"`
 	Expired   time.Duration `help:"When an order without payment is canceled." default:"2m"`
 	ShipDelay time.Duration `help:"Time between payment and shipment, in which an order can be canceled." default:"0s"`
-	Crash     string        `help:"Kill this process with SIGKILL at the n-th passing of a named point: POINT:N. For crash tests." hidden:"" placeholder:"POINT:N"`
+	Crash     string        `help:"Kill this process with SIGKILL at the n-th passing of a named point, after a number of handled events. For crash tests." hidden:"" placeholder:"POINT:N@HANDLED"`
 }
 
 func (f *shopFlags) options(t *terminal) (app.Options, error) {
@@ -102,7 +102,8 @@ func serveWhile(ctx context.Context, opts app.Options, t *terminal, fn func(cont
 		defer cancel() // A shop that failed ends fn too.
 		done <- a.Run(ctx)
 	}()
-	_, _ = fmt.Fprintf(t.err, "shop      %s\noperator  token in %s\n", a.URL(), filepath.Join(opts.Dir, "operator-token"))
+	_, _ = fmt.Fprintf(t.err, "shop      %s\noperator  token in %s\npgsim     %s\nplatform  %s\n",
+		a.URL(), filepath.Join(opts.Dir, "operator-token"), a.PgsimURL, a.PlatURL)
 	err = a.WaitReady(ctx)
 	if err == nil {
 		err = fn(ctx, a)

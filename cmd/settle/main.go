@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -22,6 +23,7 @@ import (
 type cli struct {
 	Config  kong.ConfigFlag `help:"Read flags from this JSON file." placeholder:"FILE" env:"SETTLE_CONFIG"`
 	Verbose bool            `help:"Log life cycle and single events too." short:"v"`
+	Profile string          `help:"Write a CPU profile of the whole run." hidden:"" placeholder:"FILE"`
 
 	Demo       demoCmd                   `cmd:"" help:"Run the whole shop in this process, replay a month of real orders, and keep serving."`
 	Serve      serveCmd                  `cmd:"" help:"Run the shop's services without a replay."`
@@ -30,6 +32,7 @@ type cli struct {
 	Outbox     outboxCmd                 `cmd:"" help:"Show a service's outbox, and replay what a broker refused."`
 	Stream     streamCmd                 `cmd:"" help:"Follow events of a running shop as they happen."`
 	Order      orderCmd                  `cmd:"" help:"Show one order across all services."`
+	Bench      benchCmd                  `cmd:"" help:"Measure, beside a baseline in the same run."`
 	Settings   settingsCmd               `cmd:"" name:"config" help:"Print the effective settings of a command and where each comes from."`
 	Version    versionCmd                `cmd:"" help:"Print the version."`
 	Completion kongcompletion.Completion `cmd:"" help:"Print shell completion code."`
@@ -83,7 +86,7 @@ func run(args []string, out, errOut io.Writer) int {
 	t := &terminal{out: out, err: errOut, log: slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: level}))}
 	slog.SetDefault(t.log)
 	kctx.BindTo(ctx, (*context.Context)(nil))
-	err = kctx.Run(t, parser)
+	err = profiled(c.Profile, func() error { return kctx.Run(t, parser) })
 	var wrong *usageError
 	switch {
 	case err == nil:
@@ -95,6 +98,25 @@ func run(args []string, out, errOut io.Writer) int {
 		_, _ = fmt.Fprintln(errOut, "settle:", err)
 		return 1
 	}
+}
+
+// profiled runs fn, writing a CPU profile when path is set.
+func profiled(path string, fn func() error) (err error) {
+	if path == "" {
+		return fn()
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return usage("--profile: %v", err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	defer func() {
+		pprof.StopCPUProfile()
+		err = errors.Join(err, f.Close())
+	}()
+	return fn()
 }
 
 func newParser(c *cli, out, errOut io.Writer) (*kong.Kong, error) {

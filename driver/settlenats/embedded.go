@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/settledev/settle/event"
 )
@@ -31,6 +29,7 @@ type embedded struct {
 	server *server.Server
 	lock   *os.File
 	log    *serverLog
+	stamp  *stamp // nil until the streams are known
 }
 
 // OpenEmbedded starts a server over cfg.Dir in this process, without a port, and connects to it. The
@@ -50,7 +49,7 @@ func OpenEmbedded(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b, err := open(ctx, "nats://embedded", cfg, e)
 	if err == nil {
-		if err = e.complete(ctx, b.js); err == nil {
+		if err = e.complete(ctx, b); err == nil {
 			return b, nil
 		}
 		return nil, errors.Join(fmt.Errorf("settlenats: open embedded in %s: %w", cfg.Dir, err), b.Close())
@@ -88,17 +87,14 @@ func startEmbedded(ctx context.Context, cfg Config) (*embedded, error) {
 }
 
 // complete proves that every stream in the directory was recovered: the server goes on without one
-// that it cannot read, and we would create it anew.
-func (e *embedded) complete(ctx context.Context, js jetstream.JetStream) error {
-	entries, err := os.ReadDir(filepath.Join(e.server.StoreDir(), server.DEFAULT_GLOBAL_ACCOUNT, "streams"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+// that it cannot read, and we would create it anew. Then it stamps the directory.
+func (e *embedded) complete(ctx context.Context, b *Broker) error {
+	entries, err := os.ReadDir(e.streamsDir())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	there := map[string]bool{}
-	names := js.StreamNames(ctx)
+	names := b.js.StreamNames(ctx)
 	for name := range names.Name() {
 		there[name] = true
 	}
@@ -111,14 +107,23 @@ func (e *embedded) complete(ctx context.Context, js jetstream.JetStream) error {
 			return fmt.Errorf("%w: stream %s was not recovered: %s", ErrCorrupt, name, e.log.said())
 		}
 	}
-	return nil
+	offsets, err := b.offsets(ctx)
+	if err != nil {
+		return err
+	}
+	e.stamp, err = openStamp(b.cfg.Dir, e.streamsDir(), offsets)
+	return err
 }
 
 // close stops the server, which writes and syncs what it holds, and gives the directory back.
 func (e *embedded) close() error {
 	e.server.Shutdown()
 	e.server.WaitForShutdown()
-	return unlockDir(e.lock)
+	var err error
+	if e.stamp != nil {
+		err = e.stamp.close()
+	}
+	return errors.Join(err, unlockDir(e.lock))
 }
 
 // serverLog passes the server's complaints on, and keeps the first ones for an error's text.

@@ -165,31 +165,51 @@ func (b *Broker) lookLife(ctx context.Context) (lifeRecord, error) {
 	return record, err
 }
 
-// Tail implements [broker.Tailer]. Offsets are the streams' last sequences by stream name.
+// Tail implements [broker.Tailer]. Offsets are the streams' last sequences by stream name. The life is
+// that of the embedded server's data, or the run of a remote server that stands alone; a cluster has
+// none, as its servers may die one after the other.
 func (b *Broker) Tail(ctx context.Context) (broker.Tail, error) {
 	for {
 		before, err := b.lookLife(ctx)
 		if err != nil {
 			return broker.Tail{}, fmt.Errorf("settlenats: tail: %w", unavailable(ctx, err))
 		}
-		tail := broker.Tail{Incarnation: before.Incarnation, Offsets: map[string]uint64{}}
-		list := b.js.ListStreams(ctx)
-		for info := range list.Info() {
-			if strings.HasPrefix(info.Config.Name, b.cfg.Prefix+"_") {
-				tail.Offsets[info.Config.Name] = info.State.LastSeq
-			}
-		}
-		if err := list.Err(); err != nil {
+		tail := broker.Tail{Incarnation: before.Incarnation}
+		tail.Life, tail.Opened = b.run()
+		if tail.Offsets, err = b.offsets(ctx); err != nil {
 			return broker.Tail{}, fmt.Errorf("settlenats: tail: %w", unavailable(ctx, err))
 		}
 		after, err := b.lookLife(ctx)
 		if err != nil {
 			return broker.Tail{}, fmt.Errorf("settlenats: tail: %w", unavailable(ctx, err))
 		}
-		if after.Incarnation == before.Incarnation {
+		if run, _ := b.run(); after.Incarnation == before.Incarnation && run == tail.Life {
 			return tail, nil
 		}
 	}
+}
+
+// offsets returns the last sequence of each topic's stream.
+func (b *Broker) offsets(ctx context.Context) (map[string]uint64, error) {
+	offsets := map[string]uint64{}
+	list := b.js.ListStreams(ctx)
+	for info := range list.Info() {
+		if strings.HasPrefix(info.Config.Name, b.cfg.Prefix+"_") {
+			offsets[info.Config.Name] = info.State.LastSeq
+		}
+	}
+	return offsets, list.Err()
+}
+
+// run names the time in which the server can lose nothing, and where it began if that is known.
+func (b *Broker) run() (string, map[string]uint64) {
+	switch {
+	case b.embedded != nil && b.embedded.stamp != nil:
+		return b.embedded.stamp.life()
+	case b.embedded == nil && b.nc.ConnectedClusterName() == "":
+		return b.nc.ConnectedServerId(), nil
+	}
+	return "", nil
 }
 
 // Incarnate implements [broker.Tailer].
@@ -288,6 +308,10 @@ func (b *Broker) tailLost(ctx context.Context, ends map[string]uint64) error {
 	}
 	if now := b.life.losses(); len(now) == 0 {
 		return nil // another process was first, and Tail has seen it
+	}
+	if lost.Opened != nil {
+		// Nothing is lost within a life: it was lost before this one, and has been written over since.
+		lost.Offsets = lost.Opened
 	}
 	for stream, end := range ends {
 		lost.Offsets[stream] = min(end, lost.Offsets[stream])

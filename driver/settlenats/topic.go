@@ -88,6 +88,9 @@ func (b *Broker) createStream(ctx context.Context, name string) (jetstream.Strea
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 		return b.js.Stream(ctx, b.cfg.streamName(name))
 	}
+	if err == nil && b.embedded != nil {
+		err = b.embedded.stamp.refresh()
+	}
 	return stream, err
 }
 

@@ -38,7 +38,7 @@ func child(path string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.Outbox().(relay.Source).Claim(context.Background(), 0, "child", time.Hour); err != nil {
+	if _, err := s.Outbox().Claim(context.Background(), 0, "child", time.Hour); err != nil {
 		return err
 	}
 	work := func(ctx context.Context, tx *txn.Tx) error {

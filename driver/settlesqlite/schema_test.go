@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"maps"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -95,10 +96,7 @@ func TestQueryPlans(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	texts := map[string]string{}
-	for name, text := range all {
-		texts[name] = text
-	}
+	texts := maps.Collect(all)
 	for name, want := range map[string]string{
 		"outbox.after":           "SEARCH settle_outbox USING INTEGER PRIMARY KEY (rowid>?)",
 		"outbox.purge":           "SEARCH settle_outbox USING INTEGER PRIMARY KEY (rowid<?)",

@@ -30,30 +30,30 @@ var noted = event.Define("Noted", 1, event.Spec[noteV1]{
 	Topic: "notes", Aggregate: "note", Key: func(n noteV1) string { return n.Key },
 })
 
-func openStore(t testing.TB, path string, cfg settlesqlite.Config) *sqlstore.Store {
-	t.Helper()
+func openStore(tb testing.TB, path string, cfg settlesqlite.Config) *sqlstore.Store {
+	tb.Helper()
 	cfg.Migrate = true
 	s, err := settlesqlite.Open(context.Background(), path, cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := s.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return s
 }
 
-func newStore(t testing.TB) *sqlstore.Store {
-	t.Helper()
-	return openStore(t, filepath.Join(t.TempDir(), "test.db"), settlesqlite.Config{})
+func newStore(tb testing.TB) *sqlstore.Store {
+	tb.Helper()
+	return openStore(tb, filepath.Join(tb.TempDir(), "test.db"), settlesqlite.Config{})
 }
 
-func run(t testing.TB, s txn.Runner, fn func(ctx context.Context, tx *txn.Tx) error) {
-	t.Helper()
-	if err := s.Run(t.Context(), bound(fn)); err != nil {
-		t.Fatal(err)
+func run(tb testing.TB, s txn.Runner, fn func(ctx context.Context, tx *txn.Tx) error) {
+	tb.Helper()
+	if err := s.Run(tb.Context(), bound(fn)); err != nil {
+		tb.Fatal(err)
 	}
 }
 
@@ -177,7 +177,7 @@ func TestPurge(t *testing.T) {
 	run(t, s, add("a", "b", "c"))
 	purge := func(limit, want int) {
 		t.Helper()
-		if n, err := s.Outbox().(relay.Purger).Purge(t.Context(), time.Now().Add(time.Hour), limit); n != want || err != nil {
+		if n, err := as[relay.Purger](t, s.Outbox()).Purge(t.Context(), time.Now().Add(time.Hour), limit); n != want || err != nil {
 			t.Fatalf("purged %d, %v, want %d", n, err, want)
 		}
 	}
@@ -192,7 +192,7 @@ func TestPurge(t *testing.T) {
 	if err := s.Outbox().Advance(t.Context(), lease, outbox.Position{ID: 3}); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.Outbox().(relay.Purger).Purge(t.Context(), time.Now().Add(-time.Hour), 10); n != 0 || err != nil {
+	if n, err := as[relay.Purger](t, s.Outbox()).Purge(t.Context(), time.Now().Add(-time.Hour), 10); n != 0 || err != nil {
 		t.Errorf("purged %d of what is young, %v", n, err)
 	}
 	purge(2, 2)
@@ -217,7 +217,7 @@ func TestPurge(t *testing.T) {
 	if got := next(t, s, 3); got != "d@4" {
 		t.Errorf("a purged row number was given again, or lost: %s", got)
 	}
-	if st, err := s.Outbox().(relay.Observer).Stats(t.Context()); err != nil || st.Pending != 1 || st.Sent != 0 || st.Age <= 0 {
+	if st, err := as[relay.Observer](t, s.Outbox()).Stats(t.Context()); err != nil || st.Pending != 1 || st.Sent != 0 || st.Age <= 0 {
 		t.Errorf("stats %+v, %v", st, err)
 	}
 }
@@ -329,7 +329,7 @@ func TestRunRefuses(t *testing.T) {
 func TestManyWriters(t *testing.T) {
 	s := newStore(t)
 	run(t, s, sqlExec("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT NOT NULL)"))
-	ring, stop := s.Outbox().(relay.Bell).Listen()
+	ring, stop := as[relay.Bell](t, s.Outbox()).Listen()
 	defer stop()
 	var wg sync.WaitGroup
 	var mu sync.Mutex

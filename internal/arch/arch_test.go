@@ -68,6 +68,9 @@ var namesRefused = []string{
 	"common", "helper", "helpers", "mock", "mocks", "model", "models", "pkg", "types", "util", "utils",
 }
 
+// shopShared are the folders of the shop that its services may share; every other one is a service.
+var shopShared = []string{"contract", "internal"}
+
 func TestImports(t *testing.T) {
 	packages := list(t)
 	if len(packages) == 0 {
@@ -232,7 +235,7 @@ func refuseShop(from, to node, inTest bool) string {
 		return "suites and settletest are for tests"
 	case isAdapter(to):
 		return "a shop service is handed its store and broker; cmd/settle chooses them"
-	case to.module == "shop" && to.folder != from.folder && to.folder != "contract" && to.folder != "internal":
+	case to.module == "shop" && to.folder != from.folder && !slices.Contains(shopShared, to.folder):
 		return "shop services share only shop/contract, never each other"
 	}
 	return ""

@@ -1,6 +1,7 @@
 package order
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/settledev/settle/shop/contract"
@@ -19,7 +20,7 @@ func TestDecide(t *testing.T) {
 		{InputStockReserved, 0, StateStockReserved, TimerKeep},
 		{InputPaymentAuthorized, TellPaid, StatePaid, TimerCancel},
 	}
-	after := func(first []step, rest ...step) []step { return append(first[:len(first):len(first)], rest...) }
+	after := func(first []step, rest ...step) []step { return slices.Concat(first, rest) }
 	for _, c := range []struct {
 		name   string
 		steps  []step

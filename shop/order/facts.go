@@ -147,11 +147,13 @@ func (f Facts) CanceledBy() string {
 		return ByInventory
 	case contract.ReasonShipmentFailed:
 		return ByShipping
+	case contract.ReasonCardDeclined:
+		return ByPayment
 	}
-	return ByPayment // A gateway's code.
+	return ByPayment // A gateway's own code.
 }
 
-// Attention is what a person has to look at.
+// AttentionCaptureFailed says that the goods are out and the gateway refused the money for good.
 const AttentionCaptureFailed = "PAYMENT_CAPTURE_FAILED"
 
 // Attention says that the order stays open until a person acts, and why; empty when all is well.

@@ -49,9 +49,22 @@ type placeItem struct {
 }
 
 type importItem struct {
-	ProductID string          `json:"productId"`
-	Quantity  int64           `json:"quantity"`
-	UnitPrice *contract.Price `json:"unitPrice"`
+	ProductID string `json:"productId"`
+	Quantity  int64  `json:"quantity"`
+	UnitPrice *price `json:"unitPrice"`
+}
+
+// price is a unit price in a request, as a string or as a number, in both cases exact.
+type price struct{ contract.Price }
+
+// UnmarshalJSON reads a decimal that is short enough to be a price.
+func (p *price) UnmarshalJSON(b []byte) (err error) {
+	text := string(b)
+	if n := len(text); n > 1 && text[0] == '"' {
+		text = text[1 : n-1]
+	}
+	p.Price, err = contract.ParsePrice(text)
+	return err
 }
 
 type placeRequest struct {
@@ -91,7 +104,10 @@ func placeItems(in []placeItem) []Item {
 func importItems(in []importItem) []Item {
 	out := make([]Item, len(in))
 	for i, it := range in {
-		out[i] = Item(it)
+		out[i] = Item{ProductID: it.ProductID, Quantity: it.Quantity}
+		if it.UnitPrice != nil {
+			out[i].UnitPrice = &it.UnitPrice.Price
+		}
 	}
 	return out
 }

@@ -143,7 +143,7 @@ func (w *world) emit(m message, to ...int) {
 	}
 	w.emitted |= 1 << m
 	for _, q := range to {
-		w.queues[q] += string(rune(m))
+		w.queues[q] += string(rune('A' + m))
 	}
 }
 
@@ -191,7 +191,7 @@ func (w *world) actions() []action {
 func (w *world) do(sc scenario, a action, free *int64, b *broken) {
 	switch a.kind {
 	case "deliver":
-		m := message(w.queues[a.index][0])
+		m := message(w.queues[a.index][0] - 'A')
 		w.queues[a.index] = w.queues[a.index][1:]
 		if w.seen[a.index]&(1<<m) != 0 {
 			return // The inbox absorbs it.
@@ -203,7 +203,7 @@ func (w *world) do(sc scenario, a action, free *int64, b *broken) {
 	case "record":
 		w.record(a.index)
 	case "fire":
-		w.queues[qOrderOrder] += string(rune(w.armed))
+		w.queues[qOrderOrder] += string(rune('A' + w.armed))
 		w.emitted |= 1 << w.armed
 		w.armed = 0
 	case "ship":
@@ -273,6 +273,12 @@ func (w *world) tell(in Input, b *broken) Decision {
 		return d
 	}
 	w.facts = d.Facts
+	if !follows(before, w.facts) {
+		b.addf("a fact was set twice: %+v, then %+v", before, w.facts)
+	}
+	if in.Kind == InputExpired && (before.Payment != PaymentUnknown || before.Cancel != "") {
+		b.addf("a deadline cancels an order that does not wait: %+v", before)
+	}
 	switch d.Timer {
 	case TimerExpire:
 		if w.armed != 0 {
@@ -305,6 +311,17 @@ func (w *world) tell(in Input, b *broken) Decision {
 		}
 	}
 	return d
+}
+
+// follows reports whether every fact of old stands in next, or went on as facts may.
+func follows(old, next Facts) bool {
+	return (old.Stock == StockUnknown || old.Stock == next.Stock || old.Stock == StockReserved && next.Stock == StockCommitted) &&
+		(old.Payment == PaymentUnknown || old.Payment == next.Payment ||
+			old.Payment == PaymentAuthorized && (next.Payment == PaymentCaptured || next.Payment == PaymentCaptureFailed)) &&
+		(old.Shipment == ShipmentUnknown || old.Shipment == next.Shipment) &&
+		(old.Deadline == DeadlineNone || old.Deadline == next.Deadline || next.Deadline == DeadlineExpired) &&
+		(old.Cancel == "" || old.Cancel == next.Cancel) &&
+		next.Told.Has(old.Told) && next.Answered.Has(old.Answered)
 }
 
 func (w *world) tellInventory(sc scenario, m message, free *int64) {
@@ -464,6 +481,9 @@ func (w *world) check(b *broken) {
 	if w.has(mCanceled) {
 		w.checkCanceled(b)
 	}
+	if w.armed != 0 && !w.facts.waiting() {
+		b.addf("a timer is armed that nobody waits for: %+v", w.facts)
+	}
 	if w.gateway == gwCaptured && w.parcel != shipping.StateCreated {
 		b.addf("money captured for goods that do not go out")
 	}
@@ -482,6 +502,9 @@ func (w *world) check(b *broken) {
 }
 
 func (w *world) checkCanceled(b *broken) {
+	if open := w.facts.Told & requests &^ w.facts.Answered; open != 0 {
+		b.addf("CANCELED and requests %v have no answer", open.names())
+	}
 	if w.gateway == gwAuthorized || w.gateway == gwCaptured {
 		b.addf("CANCELED and the gateway holds money (%d)", w.gateway)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 
 	"github.com/settledev/settle/event"
@@ -192,10 +193,7 @@ func takeBack(shipped []contract.Line, back map[string]int64, items []Item) ([]c
 		}
 		want[it.ProductID] += it.Quantity
 	}
-	gone := make(map[string]int64, len(back))
-	for id, n := range back {
-		gone[id] = n
-	}
+	gone := maps.Clone(back)
 	var lines []contract.Line
 	for _, l := range shipped {
 		before := min(gone[l.ProductID], l.Quantity)

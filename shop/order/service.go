@@ -67,8 +67,9 @@ type Service struct {
 	log    *slog.Logger
 }
 
-// New returns the service on its own store. The store must keep timers, and answers (see package
-// idempotency) for Idempotency-Key to be honoured; a request with a key is refused without.
+// New returns the service on its own store. The store must keep timers, be a [page.Reader] for the lists,
+// and keep answers (see package idempotency) for Idempotency-Key to be honoured: a request with a key is
+// refused without.
 func New(store settle.Store, b broker.Broker, cfg Config) (*Service, error) {
 	if cfg.DelayedAfter == 0 {
 		cfg.DelayedAfter = 5 * time.Second
@@ -85,7 +86,7 @@ func New(store settle.Store, b broker.Broker, cfg Config) (*Service, error) {
 	case cfg.DelayedAfter < 0 || cfg.ExpiredAfter <= cfg.DelayedAfter:
 		return nil, fmt.Errorf("order: new: expired after %s must exceed delayed after %s", cfg.ExpiredAfter, cfg.DelayedAfter)
 	}
-	q, err := loadQueries("sqlite")
+	q, err := loadQueries()
 	if err != nil {
 		return nil, err
 	}

@@ -41,18 +41,24 @@ type queries struct {
 	viewOrder, viewReturns, listOrders, listReturns, listCustomerOrders string
 }
 
-// loadQueries reads a dialect's file and refuses one that lacks a statement.
-func loadQueries(dialect string) (*queries, error) {
-	src, err := sqliteFiles.ReadFile(dialect + "/order.sql")
+// Statements returns the text of every statement by its name, for tests and for people.
+func Statements() map[string]string {
+	src, err := sqliteFiles.ReadFile("sqlite/order.sql")
 	if err != nil {
-		return nil, fmt.Errorf("order: dialect: %w", err)
+		panic(err) // The file is embedded above.
 	}
+	_, all, _ := strings.Cut(string(src), "-- name: ") // A comment stands before the first.
 	named := map[string]string{}
-	for part := range strings.SplitSeq("\n"+string(src), "\n-- name: ") {
-		if name, text, ok := strings.Cut(part, "\n"); ok {
-			named[name] = strings.TrimSuffix(strings.TrimSpace(text), ";")
-		}
+	for part := range strings.SplitSeq(all, "\n-- name: ") {
+		name, text, _ := strings.Cut(part, "\n")
+		named[name] = strings.TrimSuffix(strings.TrimSpace(text), ";")
 	}
+	return named
+}
+
+// loadQueries refuses a file that lacks a statement.
+func loadQueries() (*queries, error) {
+	named := Statements()
 	q := &queries{}
 	for name, dest := range map[string]*string{
 		"select_facts": &q.selectFacts, "update_facts": &q.updateFacts, "count_contradiction": &q.countContradiction,
@@ -64,7 +70,7 @@ func loadQueries(dialect string) (*queries, error) {
 		"list_returns": &q.listReturns, "list_customer_orders": &q.listCustomerOrders,
 	} {
 		if *dest = named[name]; *dest == "" {
-			return nil, fmt.Errorf("order: dialect %s lacks statement %s", dialect, name)
+			return nil, fmt.Errorf("order: sqlite/order.sql lacks statement %s", name)
 		}
 	}
 	return q, nil

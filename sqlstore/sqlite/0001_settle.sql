@@ -86,7 +86,7 @@ CREATE TABLE settle_inbox_group (
 );
 
 -- Identities of version 7 arrive nearly in order, so that the table grows at its end, and they are
--- forgotten by their own time. Others (timed = 0) need the index, which only they pay for.
+-- forgotten by their own time (timed = 1: it has passed). Others need the index, and only they pay for it.
 CREATE TABLE settle_inbox (
     group_id INTEGER NOT NULL,
     event_id BLOB    NOT NULL,

@@ -10,7 +10,7 @@ SELECT id FROM settle_inbox_group WHERE name = ?1;
 -- name: remember
 INSERT INTO settle_inbox (group_id, event_id, at, timed) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING;
 
--- Identities of version 7 below ?2 were made before the time in question.
+-- Whatever was remembered before ?3 and is timed lies below ?2.
 -- name: forget_timed
 DELETE FROM settle_inbox WHERE group_id = ?1 AND event_id IN (
     SELECT event_id FROM settle_inbox

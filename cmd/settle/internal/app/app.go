@@ -57,10 +57,13 @@ type Options struct {
 	PaymentExpired time.Duration
 	// ShipDelay is the time between payment and shipment.
 	ShipDelay time.Duration
+	// Ended is told how long each order took from its acceptance to its end. Default: nobody.
+	Ended func(took time.Duration)
 	// Logger receives everything. Required.
 	Logger *slog.Logger
-	// Failpoint is called at every named point of a hop, for crash tests.
-	Failpoint func(name string)
+	// Failpoint is called at every named point of a hop, for crash tests, with the number of events that
+	// this process has handled.
+	Failpoint func(name string, handled int64)
 }
 
 // App is the whole system in one process.
@@ -222,8 +225,10 @@ func (a *App) config(name string) settle.Config {
 		a.traffic.duplicates.Add(1)
 		duplicate(e)
 	}
-	cfg.Relay.Failpoint, cfg.Consumer.Failpoint = a.opts.Failpoint, a.opts.Failpoint
-	cfg.Timer.Failpoint, cfg.Call.Failpoint = a.opts.Failpoint, a.opts.Failpoint
+	if a.opts.Failpoint != nil {
+		point := func(name string) { a.opts.Failpoint(name, a.traffic.handled.Load()) }
+		cfg.Relay.Failpoint, cfg.Consumer.Failpoint, cfg.Timer.Failpoint, cfg.Call.Failpoint = point, point, point, point
+	}
 	return cfg
 }
 

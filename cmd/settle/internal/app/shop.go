@@ -94,9 +94,13 @@ func (a *App) newShop() (*shop, error) {
 	s.notify = notify.New(a.stores["notify"], a.broker, notify.Config{Service: a.config("notify"), PlatformURL: a.PlatURL})
 	s.platform = platform.New(a.stores["platform"], a.broker, platform.Config{Service: a.config("platform"), PlatformURL: a.PlatURL})
 	var err error
+	hooks := order.Hooks{}
+	if a.opts.Ended != nil {
+		hooks.Ended = func(_ string, _ order.State, _ contract.Reason, took time.Duration) { a.opts.Ended(took) }
+	}
 	s.order, err = order.New(a.stores["order"], a.broker, order.Config{
 		Service: a.config("order"), Catalog: products{s.catalog},
-		DelayedAfter: a.opts.PaymentDelayed, ExpiredAfter: a.opts.PaymentExpired,
+		DelayedAfter: a.opts.PaymentDelayed, ExpiredAfter: a.opts.PaymentExpired, Hooks: hooks,
 	})
 	if err != nil {
 		return nil, err
@@ -166,8 +170,21 @@ func (p products) Products(ctx context.Context, ids []string) (map[string]order.
 	return all, nil
 }
 
-// Seed gives the catalogue its products and the inventory its stock, once.
+// Seed gives the catalogue its products and the inventory the stock that the file's orders need, once.
 func (a *App) Seed(ctx context.Context, file *replay.File, stockPercent int64) error {
+	return a.seed(ctx, file, file.Stock(stockPercent))
+}
+
+// SeedStock gives the catalogue its products and the inventory the same stock of each, once.
+func (a *App) SeedStock(ctx context.Context, file *replay.File, units int64) error {
+	stock := map[string]int64{}
+	for code := range file.Products {
+		stock[code] = units
+	}
+	return a.seed(ctx, file, stock)
+}
+
+func (a *App) seed(ctx context.Context, file *replay.File, stock map[string]int64) error {
 	list := make([]catalog.Product, 0, len(file.Products))
 	for _, p := range file.Products {
 		price, err := contract.ParsePrice(p.Price)
@@ -183,7 +200,7 @@ func (a *App) Seed(ctx context.Context, file *replay.File, stockPercent int64) e
 	if err := a.shop.catalog.Seed(ctx, list); err != nil {
 		return err
 	}
-	return a.shop.inventory.Seed(ctx, file.Stock(stockPercent))
+	return a.shop.inventory.Seed(ctx, stock)
 }
 
 // traffic counts what this process has handled; what outlives it is read from the stores.

@@ -1,0 +1,113 @@
+// Package bench measures settle beside a baseline in the same run, with durability as by default: every
+// group of commits is synced.
+//
+// Machines and neighbours differ; the ratio of two figures from one run is what can be compared.
+package bench
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// Result is one measurement.
+type Result struct {
+	Name     string  `json:"name"`
+	Unit     string  `json:"unit"`
+	Ours     float64 `json:"ours"`
+	Baseline float64 `json:"baseline"`
+	// Of says what the baseline is.
+	Of     string  `json:"of"`
+	Ratio  float64 `json:"ratio"` // ours / baseline
+	Target string  `json:"target"`
+	Met    bool    `json:"met"`
+	Detail string  `json:"detail,omitempty"`
+}
+
+// Versions are what the measurements depend on.
+type Versions struct {
+	Go    string `json:"go"`
+	OS    string `json:"os"`
+	Cores int    `json:"cores"`
+}
+
+// Machine returns the versions of this machine.
+func Machine() Versions {
+	return Versions{runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, runtime.NumCPU()}
+}
+
+// Bench is one benchmark.
+type Bench struct {
+	Name  string
+	About string
+	run   func(ctx context.Context, dir string) ([]Result, error)
+}
+
+// All returns every benchmark.
+func All() []Bench {
+	return []Bench{
+		{"publish", "CPU of a transaction with an event beside the same one without, at 1, 16 and 64 writers", publish},
+		{"relay", "events a second from an outbox to a null sink and to embedded JetStream", drain},
+		{"hop", "time from commit to handler at 1,000 events a second, through JetStream and without a broker", hops},
+		{"inbox", "messages a second of a consumer with an inbox beside one without", consume},
+		{"orders", "whole orders a second over HTTP, accepted to completed", orders},
+		{"latency", "time of whole orders at 300 a second", orderLatency},
+		{"replay", "a file of 541,909 lines in 25,900 invoices", replayLarge},
+		{"push", "memory of 10,000 idle browsers", idleClients},
+	}
+}
+
+// Run runs the benchmarks of the given names, or all of them, and calls report for each result.
+func Run(ctx context.Context, names []string, report func(Result)) error {
+	for _, b := range All() {
+		if len(names) > 0 && !slices.Contains(names, b.Name) {
+			continue
+		}
+		dir, err := os.MkdirTemp("", "settle-bench-")
+		if err != nil {
+			return err
+		}
+		results, err := b.run(ctx, dir)
+		if rerr := os.RemoveAll(dir); err == nil {
+			err = rerr
+		}
+		if err != nil {
+			return fmt.Errorf("bench %s: %w", b.Name, err)
+		}
+		for _, r := range results {
+			report(r)
+		}
+		runtime.GC() // The next one must not pay for this one's garbage.
+	}
+	return nil
+}
+
+// result fills in the ratio and whether the target is met.
+func result(name, unit string, ours, baseline float64, of, target string, met bool) Result {
+	r := Result{Name: name, Unit: unit, Ours: ours, Baseline: baseline, Of: of, Target: target, Met: met}
+	if baseline != 0 {
+		r.Ratio = ours / baseline
+	}
+	return r
+}
+
+// cpu returns the CPU time that this process has used.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// percentile returns the p-th part of sorted durations, in milliseconds.
+func percentile(sorted []time.Duration, p float64) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return float64(sorted[min(len(sorted)-1, int(p*float64(len(sorted))))].Microseconds()) / 1000
+}

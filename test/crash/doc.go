@@ -1,0 +1,3 @@
+// Package crash kills the real command, again and again, while it replays the bundled month, and holds every
+// book against every other when it has gone on to the end. `make crash KILLS=n SEED=s` repeats a run.
+package crash
