@@ -61,6 +61,7 @@ func FromAttributes(topic string, get func(name string) string, data []byte) (En
 	if e.OccurredAt, err = time.Parse(time.RFC3339Nano, get("time")); err != nil {
 		errs = append(errs, fmt.Errorf("time: %w", err))
 	}
+	e.OccurredAt = e.OccurredAt.UTC()
 	if c := get("causationid"); c != "" {
 		if e.CausationID, err = ParseID(c); err != nil {
 			errs = append(errs, err)

@@ -12,6 +12,9 @@ const (
 	dataBytesMax = 1 << 20
 	nameBytesMax = 128
 	keyBytesMax  = 256
+	// Nanoseconds since 1970, as databases keep times, reach no further.
+	yearMin = 1678
+	yearMax = 2261
 
 	// DataBytesMax bounds the encoded data of one event: 1 MiB, the default limit of Kafka and NATS.
 	DataBytesMax = dataBytesMax
@@ -64,8 +67,8 @@ func (e *LimitError) Error() string {
 }
 
 // Check reports the first reason why the envelope may not travel: a missing name, a name with
-// characters outside [A-Za-z0-9._-], a key that is not UTF-8 or has control characters, or a
-// [LimitError].
+// characters outside [A-Za-z0-9._-], a key that is not UTF-8 or has control characters, a time outside
+// of the years 1678 to 2261, or a [LimitError].
 func (e *Envelope) Check() error {
 	if e.ID.IsZero() {
 		return fmt.Errorf("event: %s: no id", e.label())
@@ -93,6 +96,9 @@ func (e *Envelope) Check() error {
 		if !printable(f.value) {
 			return fmt.Errorf("event: %s: %s %.40q has characters that cannot travel in a header", e.label(), f.field, f.value)
 		}
+	}
+	if y := e.OccurredAt.UTC().Year(); (y < yearMin || y > yearMax) && !e.OccurredAt.IsZero() {
+		return fmt.Errorf("event: %s: time of the year %d, %d to %d allowed", e.label(), y, yearMin, yearMax)
 	}
 	if len(e.Data) > dataBytesMax {
 		return &LimitError{Event: e.label(), Field: "data", Got: len(e.Data), Max: dataBytesMax}

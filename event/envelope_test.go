@@ -2,6 +2,7 @@ package event_test
 
 import (
 	"errors"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -11,11 +12,7 @@ import (
 )
 
 func attributes(e *event.Envelope) map[string]string {
-	m := map[string]string{}
-	for name, value := range e.Attributes() {
-		m[name] = value
-	}
-	return m
+	return maps.Collect(e.Attributes())
 }
 
 func TestAttributesRoundTrip(t *testing.T) {
@@ -125,6 +122,9 @@ func TestCheckLimits(t *testing.T) {
 		"idempotency key with zero": {change: func(e *event.Envelope) { e.IdempotencyKey = "a\x00b" }},
 		"correlation id too long":   {change: func(e *event.Envelope) { e.CorrelationID = long(257) }, limit: &event.LimitError{Field: "correlation id", Got: 257, Max: event.KeyBytesMax}},
 		"traceparent too long":      {change: func(e *event.Envelope) { e.TraceParent = long(257) }, limit: &event.LimitError{Field: "traceparent", Got: 257, Max: event.KeyBytesMax}},
+		"no time":                   {change: func(e *event.Envelope) { e.OccurredAt = time.Time{} }, ok: true},
+		"time before all databases": {change: func(e *event.Envelope) { e.OccurredAt = time.Date(1677, 1, 1, 0, 0, 0, 0, time.UTC) }},
+		"time after all databases":  {change: func(e *event.Envelope) { e.OccurredAt = time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC) }},
 		"largest data":              {change: func(e *event.Envelope) { e.Data = make([]byte, event.DataBytesMax) }, ok: true},
 		"data too large": {
 			change: func(e *event.Envelope) { e.Data = make([]byte, event.DataBytesMax+1) },
@@ -159,7 +159,7 @@ func FuzzFromAttributes(f *testing.F) {
 	}
 	m := attributes(&e)
 	f.Add("1.0", m["id"], m["source"], m["type"], m["time"], m["subject"], "1", "order-42", "", "corr", "", "", []byte(`{}`))
-	f.Add("1.0", m["id"], "//a", "t", "9999-12-31T23:59:59-23:59", "a/b", "+1", "k", "tp", "c", m["id"], "ik", []byte(nil))
+	f.Add("1.0", m["id"], "/a", "t", "9999-12-31T23:59:59-23:59", "a/b", "+1", "k", "tp", "c", m["id"], "ik", []byte(nil))
 	f.Add("", "", "", "", "", "", "", "", "", "", "", "", []byte(nil))
 	f.Fuzz(func(t *testing.T, spec, id, source, typ, at, subject, version, key, trace, corr, cause, idem string, data []byte) {
 		in := map[string]string{
@@ -182,10 +182,6 @@ func FuzzFromAttributes(f *testing.F) {
 		if err != nil {
 			t.Fatalf("passed on, it cannot be read any more: %v\n%+v", err, e)
 		}
-		if !again.OccurredAt.Equal(e.OccurredAt) {
-			t.Fatalf("time %s became %s", e.OccurredAt, again.OccurredAt)
-		}
-		again.OccurredAt = e.OccurredAt
 		if !reflect.DeepEqual(again, e) {
 			t.Fatalf("%+v\nbecame %+v", e, again)
 		}

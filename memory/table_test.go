@@ -125,8 +125,7 @@ func TestTablePanicsOutside(t *testing.T) {
 		table.Put(tx, "a", 2)
 		return nil
 	})
-	var p *txn.PanicError
-	if !errors.As(err, &p) {
+	if _, ok := errors.AsType[*txn.PanicError](err); !ok {
 		t.Errorf("a table of another store: got %v, want a panic", err)
 	}
 	defer func() {

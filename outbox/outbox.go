@@ -55,7 +55,9 @@ func (p Position) String() string { return fmt.Sprintf("%d.%d.%d", p.Epoch, p.Ti
 // ParsePosition reads what String wrote.
 func ParsePosition(s string) (Position, error) {
 	var p Position
-	if n, err := fmt.Sscanf(s, "%d.%d.%d", &p.Epoch, &p.Tick, &p.ID); n != 3 || err != nil {
+	n, err := fmt.Sscanf(s, "%d.%d.%d", &p.Epoch, &p.Tick, &p.ID)
+	// Sscanf is generous with what follows and with signs; a position has one spelling.
+	if n != 3 || err != nil || min(p.Epoch, p.Tick, p.ID) < 0 || p.String() != s {
 		return Position{}, fmt.Errorf("outbox: position %.60q is not epoch.tick.id", s)
 	}
 	return p, nil

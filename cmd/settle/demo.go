@@ -3,6 +3,7 @@ package main
 import (
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -34,7 +35,11 @@ type shopFlags struct {
 	Delayed   time.Duration `help:"When an order without payment says so." default:"5s"`
 	Expired   time.Duration `help:"When an order without payment is canceled." default:"2m"`
 	ShipDelay time.Duration `help:"Time between payment and shipment, in which an order can be canceled." default:"0s"`
-	Crash     string        `help:"Kill this process with SIGKILL at the n-th passing of a named point, after a number of handled events. For crash tests." hidden:"" placeholder:"POINT:N@HANDLED"`
+
+	GatewayFaults  string `help:"Faults of pgsim as JSON, in the form of its PUT /v1/faults." placeholder:"JSON"`
+	PlatformFaults string `help:"Faults of platformsim as JSON, in the form of its PUT /v1/faults." placeholder:"JSON"`
+
+	Crash string `help:"Kill this process with SIGKILL at the n-th passing of a named point, after a number of handled events. For crash tests." hidden:"" placeholder:"POINT:N@HANDLED"`
 }
 
 func (f *shopFlags) options(t *terminal) (app.Options, error) {
@@ -45,12 +50,34 @@ func (f *shopFlags) options(t *terminal) (app.Options, error) {
 	if err != nil {
 		return app.Options{}, err
 	}
+	seeded := faults.Transport{Seed: f.Seed}
+	gateway := pgsim.Faults{Transport: seeded, DeclinePercent: f.Decline}
+	if err := readFaults("--gateway-faults", f.GatewayFaults, &gateway); err != nil {
+		return app.Options{}, err
+	}
+	platform := seeded
+	if err := readFaults("--platform-faults", f.PlatformFaults, &platform); err != nil {
+		return app.Options{}, err
+	}
 	return app.Options{
 		Dir: f.Dir, Addr: f.Addr, Broker: f.Broker,
-		Gateway:        pgsim.Faults{Transport: faults.Transport{Seed: f.Seed}, DeclinePercent: f.Decline},
+		Gateway: gateway, Platform: platform,
 		PaymentDelayed: f.Delayed, PaymentExpired: f.Expired, ShipDelay: f.ShipDelay,
 		Logger: t.log, Failpoint: failpoint,
 	}, nil
+}
+
+// readFaults reads faults strictly over those that other flags made.
+func readFaults(flag, text string, into any) error {
+	if text == "" {
+		return nil
+	}
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return usage("%s: %v", flag, err)
+	}
+	return nil
 }
 
 // demoCmd is settle demo.

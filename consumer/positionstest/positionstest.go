@@ -80,9 +80,9 @@ func wantFenced(t *testing.T, err error) {
 	}
 }
 
-func wantAt(t *testing.T, guarantee string, s Store, group, partition string, want broker.Position) int64 {
+func wantAt(t *testing.T, guarantee string, s Store, partition string, want broker.Position) int64 {
 	t.Helper()
-	got, fence := take(t, s, group, partition)
+	got, fence := take(t, s, "g", partition)
 	if got != want {
 		t.Fatalf("%s: position %s, want %s", guarantee, got, want)
 	}
@@ -91,7 +91,7 @@ func wantAt(t *testing.T, guarantee string, s Store, group, partition string, wa
 
 func startsAtZero(t *testing.T, h Harness) {
 	s := h.Open(t)
-	wantAt(t, "a partition that nobody has read", s, "g", "p", broker.Position{})
+	wantAt(t, "a partition that nobody has read", s, "p", broker.Position{})
 	all, err := s.Positions().All(t.Context(), "g")
 	if err != nil || all["p"] != (broker.Position{}) {
 		t.Fatalf("a partition that nobody has read must have the zero position: %v, %v", all, err)
@@ -108,7 +108,7 @@ func storedWithItsBatch(t *testing.T, h Harness) {
 		t.Fatalf("all: %v", err)
 	}
 	storetest.Equal(t, "a committed position must be there", all, map[string]broker.Position{"p": at("i1", 9)})
-	wantAt(t, "the next reader must go on behind the last batch", s, "g", "p", at("i1", 9))
+	wantAt(t, "the next reader must go on behind the last batch", s, "p", at("i1", 9))
 }
 
 func rollbackKeepsThePosition(t *testing.T, h Harness) {
@@ -118,7 +118,7 @@ func rollbackKeepsThePosition(t *testing.T, h Harness) {
 	storetest.RollBack(t, s, func(ctx context.Context, tx *txn.Tx) error {
 		return s.Positions().Store(ctx, tx, "g", "p", fence, at("i1", 9))
 	})
-	wantAt(t, "a position whose batch was rolled back must not move", s, "g", "p", at("i1", 5))
+	wantAt(t, "a position whose batch was rolled back must not move", s, "p", at("i1", 5))
 }
 
 func oldReaderIsFenced(t *testing.T, h Harness) {
@@ -133,7 +133,7 @@ func oldReaderIsFenced(t *testing.T, h Harness) {
 	must(t, store(t, s, "g", "p", fence, at("i1", 7)))
 	wantFenced(t, store(t, s, "g", "p", old, at("i1", 8)))
 	wantFenced(t, store(t, s, "g", "never taken", fence, at("i1", 8)))
-	wantAt(t, "a fenced reader must not move the position", s, "g", "p", at("i1", 7))
+	wantAt(t, "a fenced reader must not move the position", s, "p", at("i1", 7))
 }
 
 func fencedBatchLeavesNothing(t *testing.T, h Harness) {
@@ -148,7 +148,7 @@ func fencedBatchLeavesNothing(t *testing.T, h Harness) {
 		return s.Positions().Store(ctx, tx, "g", "p", old, at("i1", 3))
 	})
 	wantFenced(t, err)
-	wantAt(t, "a batch of a fenced reader must leave nothing", s, "g", "q", broker.Position{})
+	wantAt(t, "a batch of a fenced reader must leave nothing", s, "q", broker.Position{})
 }
 
 // takeDuringABatch takes a partition while a batch that has stored its position is still open: either the
@@ -213,7 +213,7 @@ func incarnationsAndBackwards(t *testing.T, h Harness) {
 	_, fence := take(t, s, "g", "p")
 	must(t, store(t, s, "g", "p", fence, at("old", 900)))
 	must(t, store(t, s, "g", "p", fence, at("new", 2)))
-	wantAt(t, "a position of a new life of the log may be lower", s, "g", "p", at("new", 2))
+	wantAt(t, "a position of a new life of the log may be lower", s, "p", at("new", 2))
 }
 
 func reopened(t *testing.T, h Harness) {
@@ -222,7 +222,7 @@ func reopened(t *testing.T, h Harness) {
 	_, old := take(t, s, "g", "p")
 	must(t, store(t, s, "g", "p", old, at("i1", 5)))
 	s = h.Reopen(t, s)
-	if fence := wantAt(t, "a position must survive a crash", s, "g", "p", at("i1", 5)); fence <= old {
+	if fence := wantAt(t, "a position must survive a crash", s, "p", at("i1", 5)); fence <= old {
 		t.Fatalf("the fence must rise also across a crash: %d after %d", fence, old)
 	}
 	wantFenced(t, store(t, s, "g", "p", old, at("i1", 6)))

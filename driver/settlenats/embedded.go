@@ -80,7 +80,7 @@ func startEmbedded(ctx context.Context, cfg Config) (*embedded, error) {
 		wait = time.Until(deadline)
 	}
 	e.server.Start()
-	if e.server.JetStreamEnabled() && e.server.ReadyForConnections(wait) {
+	if !e.log.gaveUp() && e.server.ReadyForConnections(wait) && e.server.JetStreamEnabled() {
 		return e, nil
 	}
 	return nil, errors.Join(fmt.Errorf("server did not start: %s", e.log.said()), e.close())
@@ -132,6 +132,14 @@ type serverLog struct {
 
 	mu         sync.Mutex
 	complaints []string
+	fatal      bool
+}
+
+// gaveUp reports whether the server said that it cannot go on: it then never becomes ready.
+func (l *serverLog) gaveUp() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fatal
 }
 
 func (l *serverLog) said() string {
@@ -158,4 +166,11 @@ func (l *serverLog) Debugf(string, ...any)             {}
 func (l *serverLog) Tracef(string, ...any)             {}
 func (l *serverLog) Warnf(format string, args ...any)  { l.complain(slog.LevelWarn, format, args) }
 func (l *serverLog) Errorf(format string, args ...any) { l.complain(slog.LevelError, format, args) }
-func (l *serverLog) Fatalf(format string, args ...any) { l.complain(slog.LevelError, format, args) }
+
+// Fatalf takes the server's last words. It returns, unlike what the server has by default.
+func (l *serverLog) Fatalf(format string, args ...any) {
+	l.mu.Lock()
+	l.fatal = true
+	l.mu.Unlock()
+	l.complain(slog.LevelError, format, args)
+}

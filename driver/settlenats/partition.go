@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,8 +12,7 @@ import (
 	"github.com/settledev/settle/broker/assign"
 )
 
-// partition is one subject of a stream in the hands of one member. One goroutine uses it at a time;
-// Lag may be called beside it.
+// partition is one subject of a stream in the hands of one member, used by one goroutine at a time.
 type partition struct {
 	broker  *Broker
 	group   string
@@ -24,8 +21,7 @@ type partition struct {
 	stream  string
 	subject string
 
-	openMu sync.Mutex
-	reader atomic.Pointer[reader] // nil until opened, and after it was given up
+	reader *reader // nil until opened, and after it was given up
 
 	// at is the last message returned, or where Seek was told to go on.
 	at   broker.Position
@@ -85,7 +81,7 @@ func (p *partition) refusal(ctx context.Context, err error) error {
 // current returns the reader, opened anew when there is none, the connection was, or the incarnation is.
 func (p *partition) current(ctx context.Context) (*reader, error) {
 	life, _ := p.broker.life.current()
-	r := p.reader.Load()
+	r := p.reader
 	if r != nil && (r.life != life || r.reconnects != p.broker.reconnects.Load()) {
 		p.drop()
 		r = nil
@@ -104,8 +100,6 @@ func (p *partition) current(ctx context.Context) (*reader, error) {
 	if r != nil {
 		return r, nil
 	}
-	p.openMu.Lock()
-	defer p.openMu.Unlock()
 	return p.open(ctx)
 }
 
@@ -133,7 +127,7 @@ func (p *partition) receive(ctx context.Context, r *reader, limit int, deadline 
 		}
 	}
 	for msg != nil {
-		m, verdict := p.accept(r, msg)
+		m, verdict := p.accept(ctx, r, msg)
 		switch verdict {
 		case isMessage:
 			messages = append(messages, m)
@@ -169,18 +163,18 @@ const (
 	isExpired // retention has overtaken the partition
 )
 
-func (p *partition) accept(r *reader, msg *nats.Msg) (broker.Message, verdict) {
+func (p *partition) accept(ctx context.Context, r *reader, msg *nats.Msg) (broker.Message, verdict) {
 	at, ok := parsePlace(msg.Reply)
 	if !ok {
 		return broker.Message{}, r.status(p, msg)
 	}
-	if at.delivery != r.delivery.Load()+1 || at.sequence <= p.at.Offset && p.at.Incarnation == r.life {
+	if at.delivery != r.delivery+1 || at.sequence <= p.at.Offset && p.at.Incarnation == r.life {
 		return broker.Message{}, isBroken
 	}
-	if r.exact && at.sequence > r.last+1 && p.overtaken(r) {
+	if r.exact && at.sequence > r.last+1 && p.overtaken(ctx, r) {
 		return broker.Message{}, isExpired
 	}
-	r.delivery.Store(at.delivery)
+	r.delivery = at.delivery
 	r.took(at.sequence)
 	m := decode(p.topic, at, msg)
 	m.Position = broker.Position{Incarnation: r.life, Offset: at.sequence}
@@ -188,11 +182,17 @@ func (p *partition) accept(r *reader, msg *nats.Msg) (broker.Message, verdict) {
 	return m, isMessage
 }
 
-// overtaken reports whether retention dropped messages after the last one returned, as far as the
-// watch knows. What the stream did not have for us at some time was not lost.
-func (p *partition) overtaken(r *reader) bool {
-	t := p.broker.known()[p.stream]
-	return t != nil && t.first.Load() > max(r.last, p.seen)+1
+// overtaken reports whether retention dropped messages after the last one returned. Gaps are normal
+// where a stream has several partitions: then the watch's last look is good enough. Where it has one,
+// a gap is rare and worth a question.
+func (p *partition) overtaken(ctx context.Context, r *reader) bool {
+	first := r.known.first.Load()
+	if r.known.partitions == 1 {
+		if stream, err := p.broker.js.Stream(ctx, p.stream); err == nil {
+			first = stream.CachedInfo().State.FirstSeq
+		}
+	}
+	return first > max(r.last, p.seen)+1
 }
 
 // Ack does nothing at the broker: positions are the consumer's own.
@@ -205,13 +205,10 @@ func (p *partition) Ack(context.Context, broker.Position) error {
 
 // Lag asks the server for the messages after the last one fetched.
 func (p *partition) Lag(ctx context.Context) (int64, error) {
-	r := p.reader.Load()
+	r := p.reader
 	if r == nil {
-		p.openMu.Lock()
 		var err error
-		r, err = p.open(ctx)
-		p.openMu.Unlock()
-		if err != nil {
+		if r, err = p.open(ctx); err != nil {
 			return 0, fmt.Errorf("settlenats: lag of %s: %w", p.Name(), unavailable(ctx, err))
 		}
 	}
@@ -219,7 +216,7 @@ func (p *partition) Lag(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("settlenats: lag of %s: %w", p.Name(), unavailable(ctx, err))
 	}
-	return int64(info.NumPending) + int64(info.Delivered.Consumer-min(info.Delivered.Consumer, r.delivery.Load())), nil
+	return int64(info.NumPending) + int64(info.Delivered.Consumer-min(info.Delivered.Consumer, r.delivery)), nil
 }
 
 func (p *partition) Revoked() <-chan struct{} { return p.claim.Revoked() }
@@ -233,7 +230,8 @@ func (p *partition) Release() error {
 
 // drop gives up the reader; the next Fetch opens another after the last message returned.
 func (p *partition) drop() {
-	if r := p.reader.Swap(nil); r != nil {
-		r.close()
+	if p.reader != nil {
+		p.reader.close()
+		p.reader = nil
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -29,7 +28,7 @@ const (
 )
 
 // reader is an ephemeral consumer on the server, without acknowledgements, and the pulls that are
-// under way. All but the atomics belongs to the goroutine that fetches.
+// under way.
 type reader struct {
 	broker     *Broker
 	stream     string
@@ -41,9 +40,9 @@ type reader struct {
 	arrived    chan *nats.Msg
 	known      *topic
 
-	delivery atomic.Uint64 // the consumer's count of deliveries, as received
-	last     uint64        // the last sequence received, or where reading began
-	exact    bool          // reading goes on after a position, so that a gap means something
+	delivery uint64 // the consumer's count of deliveries, as received
+	last     uint64 // the last sequence received, or where reading began
+	exact    bool   // reading goes on after a message, so that a gap means something
 
 	pulls   []pull // oldest first
 	number  uint64
@@ -62,11 +61,8 @@ type pull struct {
 	last   uint64 // the stream's end as known when it was sent
 }
 
-// open makes a reader after the partition's position. The caller holds openMu.
+// open makes a reader after the partition's position.
 func (p *partition) open(ctx context.Context) (*reader, error) {
-	if r := p.reader.Load(); r != nil {
-		return r, nil
-	}
 	b := p.broker
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.AckWait)
 	defer cancel()
@@ -100,7 +96,7 @@ func (p *partition) open(ctx context.Context) (*reader, error) {
 	}
 	r.quiet = time.Now()
 	r.checked = r.quiet
-	p.reader.Store(r)
+	p.reader = r
 	return r, nil
 }
 
@@ -188,8 +184,7 @@ func (r *reader) ask(limit int) error {
 
 // took counts a message against the oldest pull.
 func (r *reader) took(sequence uint64) {
-	r.last, r.waiting = sequence, false
-	r.huge = false
+	r.last, r.exact, r.waiting, r.huge = sequence, true, false, false
 	r.quiet = time.Now()
 	for i := range r.pulls {
 		if r.pulls[i].left > 0 {
@@ -266,7 +261,7 @@ func (r *reader) check(ctx context.Context) (fine bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	behind := info.NumPending > 0 || info.Delivered.Consumer > r.delivery.Load()
+	behind := info.NumPending > 0 || info.Delivered.Consumer > r.delivery
 	if behind && r.waiting && len(r.arrived) == 0 {
 		return false, nil
 	}

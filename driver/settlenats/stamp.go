@@ -3,12 +3,12 @@ package settlenats
 import (
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -71,15 +71,15 @@ func (s *stamp) same() bool {
 func (s *stamp) refresh() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.now.Places = map[string]string{s.path: identify(s.path)}
 	entries, err := os.ReadDir(s.dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err != nil {
 		return err
 	}
-	if err == nil {
-		s.now.Places[s.dir] = identify(s.dir)
-	}
+	s.now.Places = map[string]string{s.path: identify(s.path), s.dir: identify(s.dir)}
 	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), ".") {
+			continue // being deleted
+		}
 		for _, name := range []string{filepath.Join(s.dir, entry.Name()), filepath.Join(s.dir, entry.Name(), "msgs")} {
 			s.now.Places[name] = identify(name)
 		}

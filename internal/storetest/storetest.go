@@ -102,7 +102,7 @@ func Try(ctx context.Context, run txn.Runner, fn func(ctx context.Context, tx *t
 }
 
 // ErrRollback is what suites roll back with.
-var ErrRollback = errors.New("rolled back on purpose") //nolint:gochecknoglobals // A sentinel.
+var ErrRollback = errors.New("rolled back on purpose")
 
 // RollBack runs fn in a transaction that is rolled back.
 func RollBack(t *testing.T, run txn.Runner, fn func(ctx context.Context, tx *txn.Tx) error) {

@@ -29,3 +29,16 @@ var (
 		Topic: CatalogTopic, Aggregate: "product", Key: func(d PriceV1) string { return d.ProductID },
 	})
 )
+
+// Stocked reports whether a product code is one of goods: services such as POST are sold, not stocked.
+func Stocked(code string) bool {
+	if len(code) < 5 {
+		return false
+	}
+	for i := range 5 {
+		if code[i] < '0' || code[i] > '9' {
+			return false
+		}
+	}
+	return true
+}

@@ -97,24 +97,11 @@ type units struct {
 
 func (u units) MarshalJSON() ([]byte, error) { return json.Marshal([2]any{u.product, u.n}) }
 
-// Stocked reports whether a product code is one of goods: services such as POST are sold, not stocked.
-func Stocked(code string) bool {
-	if len(code) < 5 {
-		return false
-	}
-	for i := range 5 {
-		if code[i] < '0' || code[i] > '9' {
-			return false
-		}
-	}
-	return true
-}
-
 // sum returns the stocked lines by product, sorted, so that two orders lock rows in one order.
 func sum(lines []contract.Line) []units {
 	var all []units
 	for _, l := range lines {
-		if Stocked(l.ProductID) {
+		if contract.Stocked(l.ProductID) {
 			all = append(all, units{l.ProductID, l.Quantity})
 		}
 	}

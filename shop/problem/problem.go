@@ -29,7 +29,7 @@ const Base = "tag:settledev.github.com,2026:problem:"
 const ContentType = "application/problem+json"
 
 // Problem is a refusal. As an error it can roll a transaction back and be the answer all the same.
-type Problem struct {
+type Problem struct { //nolint:errname // It is an answer first; the name is the RFC's.
 	// Status is the HTTP status, Code what the type ends in.
 	Status int
 	Code   string

@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"github.com/settledev/settle/shop/contract"
-	"github.com/settledev/settle/shop/inventory"
 	"github.com/settledev/settle/shop/page"
-	"github.com/settledev/settle/shop/payment"
 )
 
-// listLimit is the page size that the books are read with.
-const listLimit = 1000
+// The page sizes that the books are read with: the outside world's ledgers allow less.
+const (
+	shopPage    = page.LimitMax
+	outsidePage = 1000
+)
 
 // orderEntry is an order in the order service's book.
 type orderEntry struct {
@@ -44,6 +45,34 @@ type deliveryEntry struct {
 	EventID string `json:"eventId"`
 	OrderID string `json:"orderId"`
 	State   string `json:"state"`
+}
+
+// stockEntry is a product in inventory's book.
+type stockEntry struct {
+	Product  string `json:"product"`
+	Initial  int64  `json:"initial"`
+	Free     int64  `json:"free"`
+	Reserved int64  `json:"reserved"`
+	Sold     int64  `json:"sold"`
+	Returned int64  `json:"returned"`
+}
+
+// movementEntry is an order in inventory's ledger of movements.
+type movementEntry struct {
+	OrderID string   `json:"orderId"`
+	State   string   `json:"state"`
+	Short   []string `json:"short"`
+}
+
+// paymentEntry is an order in payment's book.
+type paymentEntry struct {
+	OrderID string `json:"orderId"`
+	State   string `json:"state"`
+}
+
+// refundEntry is a return in payment's book.
+type refundEntry struct {
+	ReturnID string `json:"returnId"`
 }
 
 // ledgerEntry is a reference in the gateway's ledger. Amounts are decimals with two digits.
@@ -90,10 +119,10 @@ func (t Traffic) Quiet() bool {
 type Books struct {
 	Orders     []orderEntry
 	Returns    []returnEntry
-	Stock      []inventory.Stock
-	Movements  []inventory.Movement
-	Payments   []payment.Payment
-	Refunds    []payment.Refund
+	Stock      []stockEntry
+	Movements  []movementEntry
+	Payments   []paymentEntry
+	Refunds    []refundEntry
 	Messages   []deliveryEntry
 	Deliveries []deliveryEntry
 	Ledger     []ledgerEntry
@@ -108,10 +137,10 @@ func ReadBooks(ctx context.Context, t Target) (*Books, error) {
 		return nil, err
 	}
 	var err error
-	if b.Ledger, err = list[ledgerEntry](ctx, t, t.GatewayURL+"/v1/ledger"); err != nil {
+	if b.Ledger, err = list[ledgerEntry](ctx, t, t.GatewayURL+"/v1/ledger", outsidePage); err != nil {
 		return nil, err
 	}
-	if b.Received, err = list[receivedEntry](ctx, t, t.PlatformURL+"/v1/ledger"); err != nil {
+	if b.Received, err = list[receivedEntry](ctx, t, t.PlatformURL+"/v1/ledger", outsidePage); err != nil {
 		return nil, err
 	}
 	b.Traffic, err = ReadTraffic(ctx, t)
@@ -119,28 +148,28 @@ func ReadBooks(ctx context.Context, t Target) (*Books, error) {
 }
 
 func (b *Books) readShop(ctx context.Context, t Target) (err error) {
-	if b.Orders, err = list[orderEntry](ctx, t, t.ShopURL+"/internal/orders"); err != nil {
+	if b.Orders, err = list[orderEntry](ctx, t, t.ShopURL+"/internal/orders", shopPage); err != nil {
 		return err
 	}
-	if b.Returns, err = list[returnEntry](ctx, t, t.ShopURL+"/internal/returns"); err != nil {
+	if b.Returns, err = list[returnEntry](ctx, t, t.ShopURL+"/internal/returns", shopPage); err != nil {
 		return err
 	}
-	if b.Stock, err = list[inventory.Stock](ctx, t, t.ShopURL+"/internal/stock"); err != nil {
+	if b.Stock, err = list[stockEntry](ctx, t, t.ShopURL+"/internal/stock", shopPage); err != nil {
 		return err
 	}
-	if b.Movements, err = list[inventory.Movement](ctx, t, t.ShopURL+"/internal/movements"); err != nil {
+	if b.Movements, err = list[movementEntry](ctx, t, t.ShopURL+"/internal/movements", shopPage); err != nil {
 		return err
 	}
-	if b.Payments, err = list[payment.Payment](ctx, t, t.ShopURL+"/internal/payments"); err != nil {
+	if b.Payments, err = list[paymentEntry](ctx, t, t.ShopURL+"/internal/payments", shopPage); err != nil {
 		return err
 	}
-	if b.Refunds, err = list[payment.Refund](ctx, t, t.ShopURL+"/internal/refunds"); err != nil {
+	if b.Refunds, err = list[refundEntry](ctx, t, t.ShopURL+"/internal/refunds", shopPage); err != nil {
 		return err
 	}
-	if b.Messages, err = list[deliveryEntry](ctx, t, t.ShopURL+"/internal/messages"); err != nil {
+	if b.Messages, err = list[deliveryEntry](ctx, t, t.ShopURL+"/internal/messages", shopPage); err != nil {
 		return err
 	}
-	b.Deliveries, err = list[deliveryEntry](ctx, t, t.ShopURL+"/internal/deliveries")
+	b.Deliveries, err = list[deliveryEntry](ctx, t, t.ShopURL+"/internal/deliveries", shopPage)
 	return err
 }
 
@@ -151,12 +180,12 @@ func ReadTraffic(ctx context.Context, t Target) (Traffic, error) {
 }
 
 // list reads all pages of a list.
-func list[T any](ctx context.Context, t Target, base string) ([]T, error) {
+func list[T any](ctx context.Context, t Target, base string, size int) ([]T, error) {
 	var all []T
 	after := ""
 	for {
 		var p page.Page[T]
-		q := url.Values{"after": {after}, "limit": {strconv.Itoa(listLimit)}}
+		q := url.Values{"after": {after}, "limit": {strconv.Itoa(size)}}
 		if err := get(ctx, t, base+"?"+q.Encode(), &p); err != nil {
 			return nil, err
 		}

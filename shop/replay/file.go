@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/settledev/settle/shop/contract"
-	"github.com/settledev/settle/shop/inventory"
 )
 
 // RowError is a row that cannot be read: it is reported, and the rest of the file goes on.
@@ -255,7 +254,7 @@ func (inv *Invoice) Amount() contract.Money {
 func (f *File) Stock(percent int64) map[string]int64 {
 	need := map[string]int64{}
 	for code := range f.Products {
-		if inventory.Stocked(code) {
+		if contract.Stocked(code) {
 			need[code] = 0
 		}
 	}
@@ -265,7 +264,7 @@ func (f *File) Stock(percent int64) map[string]int64 {
 			continue
 		}
 		for _, it := range inv.Items {
-			if inventory.Stocked(it.Product) {
+			if contract.Stocked(it.Product) {
 				need[it.Product] += it.Quantity
 			}
 		}

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/settledev/settle/shop/contract"
-	"github.com/settledev/settle/shop/inventory"
 	"github.com/settledev/settle/shop/replay"
 )
 
@@ -39,7 +38,7 @@ func TestMonth(t *testing.T) {
 			returns++
 			returned = returned.Add(inv.Amount())
 			for _, it := range inv.Items {
-				if inventory.Stocked(it.Product) {
+				if contract.Stocked(it.Product) {
 					back += it.Quantity
 				}
 			}

@@ -176,7 +176,7 @@ func (c *reconciler) index() {
 	}
 	c.payments = map[string]string{}
 	for _, p := range c.books.Payments {
-		c.payments[p.OrderID] = string(p.State)
+		c.payments[p.OrderID] = p.State
 	}
 	c.shortages = map[string]bool{}
 	for _, m := range c.books.Movements {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
@@ -35,27 +36,37 @@ func open(t *testing.T) *tab {
 	}
 	ctx, cancel := chromedp.NewContext(fixture.browser, chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
-	ctx, stop := context.WithTimeout(ctx, 45*time.Second)
-	t.Cleanup(stop)
-	p := &tab{t, ctx}
-	chromedp.ListenTarget(ctx, func(ev any) {
+	if err := chromedp.Listen(ctx, func(ev any) {
 		switch ev := ev.(type) {
 		case *runtime.EventExceptionThrown:
-			t.Errorf("the page threw: %s", ev.ExceptionDetails.Error())
+			t.Errorf("the page threw: %s %v", ev.ExceptionDetails.Text, ev.ExceptionDetails.Exception)
 		case *network.EventLoadingFailed:
 			if ev.BlockedReason == network.BlockedReasonCsp {
 				t.Errorf("the page's own policy blocked a %s", ev.Type)
 			}
 		}
-	})
-	p.run(network.Enable())
+	}); err != nil { // This opens the tab, whose life is that of ctx.
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(ctx, time.Minute)
+	t.Cleanup(stop)
+	p := &tab{t, ctx}
+	command(p, network.Enable, network.EnableParams{})
 	p.size(1280, 900)
 	return p
 }
 
-func (p *tab) run(actions ...chromedp.Action) {
+// command sends a command of the DevTools protocol.
+func command[P, R any](p *tab, c cdp.Command[P, R], params P) {
 	p.t.Helper()
-	if err := chromedp.Run(p.ctx, actions...); err != nil {
+	if _, err := chromedp.Call(p.ctx, c, params); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *tab) run(actions ...chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	if err := chromedp.Do(p.ctx, actions...); err != nil {
 		p.shot("failed")
 		p.t.Fatal(err)
 	}
@@ -74,32 +85,66 @@ func (p *tab) size(width, height int64) {
 // scheme makes the page light or dark.
 func (p *tab) scheme(name string) {
 	p.t.Helper()
-	p.run(emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{
+	command(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
 		{Name: "prefers-color-scheme", Value: name}, {Name: "prefers-reduced-motion", Value: "reduce"},
-	}))
+	}})
 }
 
 // eval runs an expression in the page.
-func eval[T any](p *tab, expression string) (v T) {
+func eval[T any](p *tab, expression string) T {
 	p.t.Helper()
-	p.run(chromedp.Evaluate(expression, &v, func(q *runtime.EvaluateParams) *runtime.EvaluateParams { return q.WithAwaitPromise(true) }))
+	v, err := chromedp.Run(p.ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	if err != nil {
+		p.shot("failed")
+		p.t.Fatalf("%.300s: %v", expression, err)
+	}
 	return v
 }
 
-// until waits until an expression of the page is true.
+// do runs statements in the page.
+func (p *tab) do(statements string) {
+	p.t.Helper()
+	p.run(chromedp.Evaluate[chromedp.Void](statements))
+}
+
+// until waits until an expression of the page is true, also across navigations.
 func (p *tab) until(expression string) {
 	p.t.Helper()
-	var ok bool
-	err := chromedp.Run(p.ctx, chromedp.Poll(expression, &ok, chromedp.WithPollingInterval(30*time.Millisecond), chromedp.WithPollingTimeout(20*time.Second)))
-	if err != nil {
-		p.shot("failed")
-		p.t.Fatalf("waiting for %s: %v\n%s", expression, err, eval[string](p, "document.body.innerText.slice(0, 2000)"))
+	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(30 * time.Millisecond)
+	defer tick.Stop()
+	var last error
+	for {
+		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+		if ok {
+			return
+		}
+		if err != nil && ctx.Err() == nil {
+			last = err // The page may be on its way to another one.
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			p.shot("failed")
+			p.t.Fatalf("waited in vain for %s (%v)\n%s", expression, last, eval[string](p, "document.body.innerText.slice(0, 2000)"))
+		}
 	}
 }
 
 func (p *tab) click(selector string) {
 	p.t.Helper()
-	p.run(chromedp.Click(selector, chromedp.ByQuery, chromedp.NodeVisible))
+	p.run(chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible))
+}
+
+func (p *tab) fill(selector, text string) {
+	p.t.Helper()
+	p.run(chromedp.SetValue(chromedp.CSS(selector), text))
+}
+
+func (p *tab) enter(selector, text string) {
+	p.t.Helper()
+	p.run(chromedp.SendKeys(chromedp.CSS(selector), text))
 }
 
 func (p *tab) text(selector string) string {
@@ -110,10 +155,8 @@ func (p *tab) text(selector string) string {
 // shot writes a screenshot to the test's artifacts (go test -artifacts).
 func (p *tab) shot(name string) {
 	p.t.Helper()
-	var png []byte
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), 10*time.Second)
-	defer cancel()
-	if err := chromedp.Run(ctx, chromedp.FullScreenshot(&png, 100)); err != nil {
+	png, err := chromedp.Run(p.ctx, chromedp.FullScreenshot(100))
+	if err != nil {
 		p.t.Logf("screenshot %s: %v", name, err)
 		return
 	}

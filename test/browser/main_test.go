@@ -75,7 +75,7 @@ func withShop(run func() int) (code int, err error) {
 	defer stopAllocator()
 	browser, stopBrowser := chromedp.NewContext(allocated)
 	defer stopBrowser()
-	if err := chromedp.Run(browser); err != nil {
+	if err := chromedp.Do(browser); err != nil {
 		return 1, fmt.Errorf("start chromium: %w", err)
 	}
 	fixture.url, fixture.browser = url, browser

@@ -21,8 +21,8 @@ func TestOrderFromSearchToCompletion(t *testing.T) {
 	p.until(`document.querySelectorAll('#products > [data-product]').length === 24`)
 	p.click("#more")
 	p.until(`document.querySelectorAll('#products > [data-product]').length === 48`)
-	p.run(chromedp.SendKeys("#query", "hanging heart", chromedp.ByQuery))
-	p.until(`document.querySelector('#products > li:first-child .name').textContent.includes('HANGING HEART')`)
+	p.enter("#query", "hanging heart")
+	p.until(`[...document.querySelectorAll('#products .name')].every((n) => n.textContent.includes('HANGING') && n.textContent.includes('HEART'))`)
 	p.until(`document.querySelector('[data-product="85123A"]') !== null`)
 	p.click(`[data-product="85123A"] button`)
 	p.click(`[data-product="85123A"] button`)
@@ -31,7 +31,7 @@ func TestOrderFromSearchToCompletion(t *testing.T) {
 	t.Logf("two at %s: %s", price, p.text("#total"))
 	p.run(chromedp.Reload()) // The basket is kept.
 	p.until(`document.querySelector('[data-line="85123A"] input')?.value === '2'`)
-	p.run(chromedp.SetValue("#customer", "browser-ada", chromedp.ByID))
+	p.fill("#customer", "browser-ada")
 	total := p.text("#total")
 	p.click("#place")
 	p.until(`location.pathname.startsWith('/order/')`)
@@ -62,15 +62,15 @@ func TestUnansweredOrderIsPlacedOnce(t *testing.T) {
 	p.goTo("/")
 	p.until(`document.querySelectorAll('#products > [data-product]').length === 24`)
 	p.click(`#products > li:not(:has(button:disabled)) button`)
-	p.run(chromedp.SetValue("#customer", "browser-retry", chromedp.ByID))
+	p.fill("#customer", "browser-retry")
 	// The first requests reach the shop, and their answers are lost.
-	p.run(chromedp.Evaluate(`{
+	p.do(`{
 		const send = fetch;
 		window.fetch = async (path, options) => {
 			const answer = await send(path, options);
 			if (path === '/orders') throw new TypeError('connection lost');
 			return answer;
-		}}`, nil))
+		}}`)
 	p.click("#place")
 	p.until(`document.querySelector('#order-note [data-code="no-answer"]') !== null`)
 	p.run(chromedp.Reload())
@@ -89,7 +89,8 @@ func TestRefusalIsShown(t *testing.T) {
 	p := open(t)
 	p.goTo("/")
 	p.until(`document.querySelectorAll('#products > [data-product]').length === 24`)
-	p.run(chromedp.Evaluate(`localStorage.setItem('settle.basket', JSON.stringify([{id: 'no-such', name: 'A thing', price: {amount: '1.00', currency: 'GBP'}, quantity: 1}]))`, nil), chromedp.Reload())
+	p.do(`localStorage.setItem('settle.basket', JSON.stringify([{id: 'no-such', name: 'A thing', price: {amount: '1.00', currency: 'GBP'}, quantity: 1}]))`)
+	p.run(chromedp.Reload())
 	p.until(`document.querySelector('[data-line="no-such"]') !== null`)
 	p.click("#place")
 	p.until(`document.querySelector('#order-note [data-code="unknown-product"]') !== null`)
@@ -106,6 +107,7 @@ func TestCancel(t *testing.T) {
 	p.click("#cancel")
 	p.until(`document.getElementById('ask').open`)
 	p.accessible("dialog")
+	p.shot("dialog")
 	p.click("#ask-cancel")
 	p.until(`document.getElementById('status').dataset.state === 'CANCELED'`)
 	if got := p.text("#sentence"); !strings.Contains(got, "at your request") {
@@ -158,9 +160,9 @@ func TestLivePage(t *testing.T) {
 	p.until(live)
 	id := order(t, "browser-live")
 	p.until(`document.querySelector('[data-type=OrderCompleted]') !== null`)
-	p.run(chromedp.SendKeys("#key", id, chromedp.ByQuery))
-	p.run(chromedp.SetValue("#service", "payment", chromedp.ByID))
-	p.run(chromedp.Evaluate(`document.getElementById('service').dispatchEvent(new Event('change'))`, nil))
+	p.enter("#key", id)
+	p.fill("#service", "payment")
+	p.do(`document.getElementById('service').dispatchEvent(new Event('change'))`)
 	p.until(fmt.Sprintf(`(() => { const rows = [...document.querySelectorAll('#rows tr')];
 		return rows.length > 0 && rows.every((r) => r.cells[2].innerText === 'payment' && r.cells[3].innerText === %q); })()`, id))
 	p.click("#pause")
@@ -175,7 +177,9 @@ func TestLivePage(t *testing.T) {
 // Without server-sent events the page polls, says so, and the order still completes on it.
 func TestPollingWhenTheFeedFails(t *testing.T) {
 	p := open(t)
-	p.run(network.SetBlockedURLs().WithURLPatterns([]*network.BlockPattern{{URLPattern: fixture.url + "/orders/:id/events", Block: true}}))
+	command(p, network.SetBlockedURLs, network.SetBlockedURLsParams{URLPatterns: []*network.BlockPattern{{
+		URLPattern: "http://*:*/orders/*/events", Block: true,
+	}}})
 	id := order(t, "browser-poll")
 	p.goTo("/order/" + id)
 	p.until(`document.getElementById('link').innerText === 'Connection lost, retrying'`)
@@ -183,7 +187,7 @@ func TestPollingWhenTheFeedFails(t *testing.T) {
 	p.shot("polling")
 	p.accessible("polling")
 	// The feed comes back by itself.
-	p.run(network.SetBlockedURLs().WithURLPatterns(nil))
+	command(p, network.SetBlockedURLs, network.SetBlockedURLsParams{})
 	p.until(live)
 }
 
@@ -211,7 +215,7 @@ func TestPagesLookRight(t *testing.T) {
 				p.until(page.ready)
 				switch page.name {
 				case "shop":
-					p.run(chromedp.Evaluate(`document.querySelectorAll('#products button:enabled').forEach((b, i) => i < 3 && b.click())`, nil))
+					p.do(`document.querySelectorAll('#products button:enabled').forEach((b, i) => i < 3 && b.click())`)
 				case "live":
 					order(t, "browser-look")
 					p.until(`document.querySelector('[data-type=OrderPaid]') !== null`)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"testing"
@@ -69,7 +68,7 @@ func listenerInsideFails(t *testing.T, h Harness) {
 // served starts the after-commit listeners, and ends them with the test.
 func served(t *testing.T, l *txn.Listeners) {
 	t.Helper()
-	l.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	l.Logger = slog.New(slog.DiscardHandler)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()

@@ -1,6 +1,6 @@
 // One order: its state, its money and what happened, live.
 
-import { describe, inWords, isTerminal } from './events.js';
+import { describe, EVENTS, inWords, isTerminal } from './events.js';
 import { Feed, showLink } from './feed.js';
 import { aim, byId, coalesce, customerPath, el, idOfPage, notice, post, request, setText, showClock, showDate, showMoney, showPrecise } from './lib.js';
 
@@ -67,8 +67,12 @@ function renderState() {
   document.title = `${word} · Order · settle`;
 }
 
+// In the order of time; of the same moment, in that of the way of an order.
+const RANK = new Map(Object.keys(EVENTS).map((type, i) => [type, i]));
+const inOrder = (a, b) => Date.parse(a.at) - Date.parse(b.at) || (RANK.get(a.type) ?? 0) - (RANK.get(b.type) ?? 0);
+
 function renderEvents() {
-  byId('events').replaceChildren(...[...timeline.values()].map((e) => el('li', { 'data-type': e.type },
+  byId('events').replaceChildren(...[...timeline.values()].sort(inOrder).map((e) => el('li', { 'data-type': e.type },
     showPrecise(e.at),
     el('span', { class: 'what' }, inWords(e.type), ' ', el('span', { class: 'code wide-only' }, e.type)),
     el('span', { class: 'by' }, `by ${e.producer}`))));

@@ -71,7 +71,7 @@ function basketRow(line) {
   const change = (quantity) => { basket.setQuantity(line.id, quantity); renderBasket(); };
   return el('li', { class: 'line', 'data-line': line.id },
     el('span', { class: 'name calm' }, line.name),
-    el('button', { type: 'button', class: 'icon', 'aria-label': `Remove ${name}`, onclick: () => change(0) }, '×'),
+    el('button', { type: 'button', class: 'icon quiet', 'aria-label': `Remove ${name}`, onclick: () => change(0) }, '×'),
     el('div', { class: 'qty' },
       el('button', { type: 'button', class: 'icon', 'aria-label': `One less of ${name}`, onclick: () => change(line.quantity - 1) }, '−'),
       el('input', {
@@ -92,7 +92,7 @@ function renderBasket() {
   byId('checkout').hidden = items.length === 0 && !basket.attempt();
   setText(byId('basket-count'), items.length ? `${units.toLocaleString('en-GB')} ${units === 1 ? 'item' : 'items'}` : '');
   setText(byId('total'), items.length ? showMoney(basket.total(items)) : '');
-  setText(byId('bar-count'), items.length ? `Basket (${units.toLocaleString('en-GB')})` : 'Basket is empty');
+  setText(byId('bar-count'), items.length ? `View basket (${units.toLocaleString('en-GB')})` : 'Basket is empty');
   setText(byId('bar-total'), items.length ? showMoney(basket.total(items)) : '');
   if (held) byId('lines').querySelector(`[aria-label="${CSS.escape(held)}"]`)?.focus();
 }
