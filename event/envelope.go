@@ -87,8 +87,10 @@ func (e *Envelope) Check() error {
 		return fmt.Errorf("event: %s: no aggregate id", e.label())
 	}
 	for _, f := range [...]struct{ field, value string }{
-		{"aggregate id", e.AggregateID}, {"idempotency key", e.IdempotencyKey},
-		{"correlation id", e.CorrelationID}, {"traceparent", e.TraceParent},
+		{"aggregate id", e.AggregateID},
+		{"idempotency key", e.IdempotencyKey},
+		{"correlation id", e.CorrelationID},
+		{"traceparent", e.TraceParent},
 	} {
 		if len(f.value) > keyBytesMax {
 			return &LimitError{Event: e.label(), Field: f.field, Got: len(f.value), Max: keyBytesMax}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -261,15 +262,7 @@ func (h *Hub) take(c *client, buf [][]byte) (frames [][]byte, last int64, lost b
 }
 
 func shows(feeds []string, feed string) bool {
-	if feed == "" {
-		return true
-	}
-	for _, f := range feeds {
-		if f == feed {
-			return true
-		}
-	}
-	return false
+	return feed == "" || slices.Contains(feeds, feed)
 }
 
 // encode returns the frame in the format of server-sent events.

@@ -29,9 +29,16 @@ func (h *Hub) ServeFeed(w http.ResponseWriter, r *http.Request, feed string) {
 	select {
 	case <-h.ready:
 	case <-h.done:
+	case <-r.Context().Done():
+		return
+	}
+	if h.ended() {
+		w.Header().Set("Retry-After", "5")
 		http.Error(w, "shutting down", http.StatusServiceUnavailable)
 		return
-	case <-r.Context().Done():
+	}
+	if r.Method == http.MethodHead { // A mux sends them to the handler of GET.
+		w.Header().Set("Content-Type", "text/event-stream")
 		return
 	}
 	c, epoch, head, ok := h.join(feed)
@@ -56,6 +63,16 @@ func (h *Hub) ServeFeed(w http.ResponseWriter, r *http.Request, feed string) {
 	}
 	// The request and its buffers are not needed from here on: an idle connection keeps a small stack.
 	h.stream(ctx, out, c, epoch)
+}
+
+// ended reports whether Run has ended.
+func (h *Hub) ended() bool {
+	select {
+	case <-h.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // open takes the connection over where it can: net/http keeps about 20 KB for each otherwise (measured:

@@ -120,8 +120,7 @@ func After(wait time.Duration, err error) error {
 
 // IsAfter returns the wait that err asks for.
 func IsAfter(err error) (time.Duration, bool) {
-	var a *afterError
-	if errors.As(err, &a) {
+	if a, ok := errors.AsType[*afterError](err); ok {
 		return a.wait, true
 	}
 	return 0, false

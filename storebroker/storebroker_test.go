@@ -80,7 +80,11 @@ func expire(t *testing.T, source relay.Source, n int) {
 	if err := source.Advance(ctx, lease, all[len(all)-1].Position); err != nil {
 		t.Fatal(err)
 	}
-	if gone, err := source.(relay.Purger).Purge(ctx, time.Now().Add(time.Hour), n); err != nil || gone != n {
+	purger, ok := source.(relay.Purger)
+	if !ok {
+		t.Fatalf("%T does not purge", source)
+	}
+	if gone, err := purger.Purge(ctx, time.Now().Add(time.Hour), n); err != nil || gone != n {
 		t.Fatalf("purged %d of %d: %v", gone, n, err)
 	}
 }
@@ -199,7 +203,11 @@ func TestRunSettlesTheSlowestGroup(t *testing.T) {
 		pending := func() int64 {
 			time.Sleep(2 * time.Second) // of the bubble's time
 			synctest.Wait()
-			stats, err := store.Outbox().(relay.Observer).Stats(t.Context())
+			observer, ok := store.Outbox().(relay.Observer)
+			if !ok {
+				t.Fatal("the outbox cannot tell its state")
+			}
+			stats, err := observer.Stats(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -4,7 +4,7 @@
 // # Guarantee
 //
 // Within one [Table] a partition of a group belongs to at most one member at a time, members that want
-// the same partitions get equal shares (give or take one), and a partition moves only when it has to.
+// the same partitions get equal shares, give or take one, and a partition moves only for that.
 //
 // # What this package does not do
 //
@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"hash/fnv"
+	"maps"
 	"slices"
 	"sync"
 )
@@ -111,54 +112,62 @@ func (t *Table) Close() {
 	t.groups = nil
 }
 
-// balance gives each slot an owner: the one it has unless that has left or has more than its share.
+// balance gives each partition that a member wants an owner: the one it has, unless that has left or
+// has more than its share.
 func (g *group) balance() {
-	names := map[string]bool{}
+	wanted := map[string]bool{}
 	for _, m := range g.members {
 		for _, name := range m.wants {
-			names[name] = true
-			if g.slots[name] == nil {
+			if wanted[name] = true; g.slots[name] == nil {
 				g.slots[name] = &slot{}
 			}
 		}
 	}
-	share := 0
-	if len(g.members) > 0 {
-		share = (len(names) + len(g.members) - 1) / len(g.members)
-	}
-	load := map[*Member]int{}
-	var moving []string
-	for name := range g.slots {
-		if !names[name] {
-			g.slots[name].give(nil)
+	owners, load := map[string]*Member{}, map[*Member]int{}
+	for name, s := range g.slots {
+		switch {
+		case !wanted[name]:
+			s.give(nil)
 			delete(g.slots, name)
+		case s.owner != nil:
+			owners[name] = s.owner
+			load[s.owner]++
 		}
 	}
-	sorted := make([]string, 0, len(names))
-	for name := range names {
-		sorted = append(sorted, name)
-	}
-	slices.Sort(sorted)
-	for _, name := range sorted {
-		owner := g.slots[name].owner
-		if owner == nil || !slices.Contains(g.members, owner) || load[owner] >= share {
-			moving = append(moving, name)
-			continue
+	names := slices.Sorted(maps.Keys(wanted))
+	for _, name := range names {
+		if owners[name] == nil {
+			owners[name] = g.idlest(name, load)
+			load[owners[name]]++
 		}
-		load[owner]++
 	}
-	for _, name := range moving {
-		var best *Member
-		for _, m := range g.members {
-			if slices.Contains(m.wants, name) && (best == nil || load[m] < load[best]) {
-				best = m
+	for moved := true; moved; { // each move makes two loads more equal, so it ends
+		moved = false
+		for _, name := range names {
+			from, to := owners[name], g.idlest(name, load)
+			if load[to]+1 < load[from] {
+				owners[name], moved = to, true
+				load[from]--
+				load[to]++
 			}
 		}
-		load[best]++
-		if s := g.slots[name]; s.owner != best {
-			s.give(best)
+	}
+	for _, name := range names {
+		if s := g.slots[name]; s.owner != owners[name] {
+			s.give(owners[name])
 		}
 	}
+}
+
+// idlest returns the member with the fewest partitions among those that want this one.
+func (g *group) idlest(name string, load map[*Member]int) *Member {
+	var best *Member
+	for _, m := range g.members {
+		if slices.Contains(m.wants, name) && (best == nil || load[m] < load[best]) {
+			best = m
+		}
+	}
+	return best
 }
 
 // give revokes the slot's claim and offers it to m, which may be nil.

@@ -14,7 +14,9 @@ package brokertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -120,7 +122,11 @@ func (s *suite) send(ctx context.Context, messages []broker.Message) []error {
 	if s.Publish != nil {
 		return s.Publish(ctx, messages)
 	}
-	return s.Broker.(broker.Publisher).Publish(ctx, messages)
+	publisher, ok := s.Broker.(broker.Publisher)
+	if !ok {
+		return slices.Repeat([]error{errors.New("the broker is no publisher, and the harness has no Publish")}, len(messages))
+	}
+	return publisher.Publish(ctx, messages)
 }
 
 // publish sends events one call per event of a key, as a relay does, and fails the test on any error.
@@ -190,13 +196,22 @@ func (s *suite) take(t *testing.T, m broker.Membership, n int, at map[string]bro
 			t.Fatalf("partition %s was handed out twice", p.Name())
 		}
 		names[p.Name()], parts[i] = true, p
-		if seeker, ok := p.(broker.Seeker); ok {
-			if err := seeker.Seek(ctx, at[p.Name()]); err != nil {
-				t.Fatalf("seek %s to %s: %v", p.Name(), at[p.Name()], err)
-			}
+		if _, ok := p.(broker.Seeker); ok {
+			seek(ctx, t, p, at[p.Name()])
 		}
 	}
 	return parts
+}
+
+func seek(ctx context.Context, t *testing.T, p broker.Partition, at broker.Position) {
+	t.Helper()
+	seeker, ok := p.(broker.Seeker)
+	if !ok {
+		t.Fatalf("partition %s cannot seek", p.Name())
+	}
+	if err := seeker.Seek(ctx, at); err != nil {
+		t.Fatalf("seek %s to %s: %v", p.Name(), at, err)
+	}
 }
 
 // delivered is a message with the partition that it came from.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -257,9 +258,7 @@ func manyConcurrent(t *testing.T, s *suite) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			for key, list := range ids {
-				want[key] = list
-			}
+			maps.Copy(want, ids)
 		})
 	}
 	got := collect(t, parts, producers*perProducer, 500)

@@ -94,9 +94,7 @@ func positionLost(t *testing.T, s *suite) {
 		if _, err := p.Fetch(ctx, 10); !errors.Is(err, broker.ErrPositionLost) {
 			t.Fatalf("second fetch after an expired position: %v, want ErrPositionLost until Seek", err)
 		}
-		if err := p.(broker.Seeker).Seek(ctx, broker.Position{}); err != nil {
-			t.Fatal(err)
-		}
+		seek(ctx, t, p, broker.Position{})
 		got := collect(t, []broker.Partition{p}, 4, 10)
 		if len(got) != 4 || string(got[0].Event.Data) != `{"n":7}` {
 			t.Fatalf("after Seek to the start: %d messages, the first %s", len(got), got[0].Event.Data)
@@ -132,7 +130,7 @@ func lostTailIsReadAgain(t *testing.T, s *suite) {
 	if !shorter || lost.Incarnation != seen.Incarnation {
 		t.Fatalf("tail %+v after %+v does not show the loss", lost, seen)
 	}
-	tailer := s.Broker.(broker.Tailer)
+	tailer := asTailer(t, s.Broker)
 	if err := tailer.Incarnate(ctx, lost); err != nil {
 		t.Fatal(err)
 	}
@@ -169,9 +167,18 @@ func lostTailIsReadAgain(t *testing.T, s *suite) {
 	}
 }
 
+func asTailer(t *testing.T, b broker.Broker) broker.Tailer {
+	t.Helper()
+	tailer, ok := b.(broker.Tailer)
+	if !ok {
+		t.Fatalf("%T can lose its tail, and is no Tailer", b)
+	}
+	return tailer
+}
+
 func tail(ctx context.Context, t *testing.T, b broker.Broker) broker.Tail {
 	t.Helper()
-	tail, err := b.(broker.Tailer).Tail(ctx)
+	tail, err := asTailer(t, b).Tail(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -203,9 +203,9 @@ func verdict(r *replay.Report) error {
 }
 
 func client() *http.Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 256, 256
-	return &http.Client{Transport: transport, Timeout: time.Minute}
+	return &http.Client{
+		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConns: 256, MaxIdleConnsPerHost: 256}, Timeout: time.Minute,
+	}
 }
 
 // stockPercent reads plenty or tight=P.

@@ -81,7 +81,10 @@ func BenchmarkFetch(b *testing.B) {
 			b.ResetTimer()
 			for b.Loop() {
 				if n%total == 0 {
-					_ = p.(broker.Seeker).Seek(b.Context(), broker.Position{})
+					seeker, ok := p.(broker.Seeker)
+					if !ok || seeker.Seek(b.Context(), broker.Position{}) != nil {
+						b.Fatal("cannot seek")
+					}
 				}
 				for got := 0; got < limit; {
 					fetched, err := p.Fetch(b.Context(), limit-got)

@@ -149,8 +149,8 @@ func TestPositionPastTheEndBeginsAnIncarnation(t *testing.T) {
 	b := openEmbedded(t, Config{Wait: 20 * time.Millisecond, CheckEvery: 50 * time.Millisecond})
 	want := publishOne(t, b, "key")
 	before := tailOf(t, b)
-	p := take(t, b, "group")
-	if err := p.(broker.Seeker).Seek(t.Context(), broker.Position{Incarnation: before.Incarnation, Offset: 9}); err != nil {
+	p := take(t, b)
+	if err := p.Seek(t.Context(), broker.Position{Incarnation: before.Incarnation, Offset: 9}); err != nil {
 		t.Fatal(err)
 	}
 	for {

@@ -38,6 +38,7 @@ type publisher struct {
 	next     uint64
 	batches  map[uint64]*batch
 	acked    map[string]uint64 // by stream: the last sequence that this process saw acknowledged
+	lost     map[string]bool   // by stream: its tail is gone, and the new incarnation has not begun
 }
 
 // batch is one call of Publish; guarded by the publisher's mu.
@@ -60,7 +61,7 @@ func (b *batch) settle(i int, err error) {
 
 func (p *publisher) start(b *Broker) error {
 	p.broker, p.inbox = b, b.nc.NewInbox()+"."
-	p.batches, p.acked = map[uint64]*batch{}, map[string]uint64{}
+	p.batches, p.acked, p.lost = map[uint64]*batch{}, map[string]uint64{}, map[string]bool{}
 	sub, err := b.nc.Subscribe(p.inbox+"*.*", p.ack)
 	if err != nil {
 		return err
@@ -187,17 +188,7 @@ func (p *publisher) ack(msg *nats.Msg) {
 	life, _ := p.broker.life.current()
 	p.mu.Lock()
 	b := p.batches[id]
-	var lost string
-	if a.err == nil && !a.duplicate {
-		if a.sequence <= p.acked[a.stream] {
-			// The log ends lower than what it had acknowledged: its tail is gone.
-			lost = a.stream
-			a.err = fmt.Errorf("settlenats: publish: %w: %s acknowledged %d after %d, its tail was lost",
-				broker.ErrUnavailable, a.stream, a.sequence, p.acked[a.stream])
-		} else {
-			p.acked[a.stream] = a.sequence
-		}
-	}
+	lost := a.err == nil && p.wentBack(&a)
 	if b != nil && index < len(b.errs) {
 		if a.missing {
 			p.broker.forget(b.messages[index].Event.Topic)
@@ -205,9 +196,25 @@ func (p *publisher) ack(msg *nats.Msg) {
 		b.settle(index, a.err)
 	}
 	p.mu.Unlock()
-	if lost != "" {
-		p.broker.life.report(life, lost, a.sequence-1)
+	if lost {
+		p.broker.life.report(life, a.stream, a.sequence-1)
 	}
+}
+
+// wentBack looks whether the log ends lower than what it had acknowledged: its tail is gone, and nothing
+// is acknowledged until the new incarnation has begun. It reports whether that is news.
+func (p *publisher) wentBack(a *ackResult) bool {
+	before := p.acked[a.stream]
+	news := !a.duplicate && a.sequence <= before
+	if !news && !p.lost[a.stream] {
+		if !a.duplicate {
+			p.acked[a.stream] = a.sequence
+		}
+		return false
+	}
+	p.lost[a.stream] = true
+	a.err = fmt.Errorf("settlenats: publish: %w: %s had acknowledged %d and has lost its tail", broker.ErrUnavailable, a.stream, before)
+	return news
 }
 
 // address reads batch and message from an acknowledgement's subject.
@@ -325,6 +332,7 @@ func (p *publisher) renew() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.acked)
+	clear(p.lost)
 }
 
 func (p *publisher) closing() bool {

@@ -16,9 +16,9 @@ import (
 func newID() event.ID { return event.NewID(time.Now()) }
 
 // take joins a group on order-events and takes its one partition.
-func take(t *testing.T, b *Broker, group string) broker.Partition {
+func take(t *testing.T, b *Broker) *partition {
 	t.Helper()
-	m, err := b.Subscribe(t.Context(), broker.Subscription{Group: group, Topics: []string{"order-events"}})
+	m, err := b.Subscribe(t.Context(), broker.Subscription{Group: "group", Topics: []string{"order-events"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,11 @@ func take(t *testing.T, b *Broker, group string) broker.Partition {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p
+	ours, ok := p.(*partition)
+	if !ok {
+		t.Fatalf("partition is a %T", p)
+	}
+	return ours
 }
 
 // fetchSome fetches until there is something; what is unavailable comes back.
@@ -60,14 +64,14 @@ func expect(t *testing.T, p broker.Partition, want ...broker.Message) {
 
 func TestConsumerThatIsGoneIsReplaced(t *testing.T) {
 	b := openEmbedded(t, Config{Wait: 20 * time.Millisecond})
-	p := take(t, b, "group")
+	p := take(t, b)
 	expect(t, p, publishOne(t, b, "key"))
-	r := p.(*partition).reader
+	r := p.reader
 	if err := b.js.DeleteConsumer(t.Context(), r.stream, r.name); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, p, publishOne(t, b, "key"), publishOne(t, b, "key"))
-	if now := p.(*partition).reader; now == r {
+	if now := p.reader; now == r {
 		t.Fatal("the same consumer goes on")
 	}
 }
@@ -75,11 +79,11 @@ func TestConsumerThatIsGoneIsReplaced(t *testing.T) {
 // TestStolenMessageIsReadAgain has another pull on the same consumer take a message away.
 func TestStolenMessageIsReadAgain(t *testing.T) {
 	b := openEmbedded(t, Config{Wait: 50 * time.Millisecond})
-	p := take(t, b, "group")
+	p := take(t, b)
 	expect(t, p, publishOne(t, b, "key"))
-	r := p.(*partition).reader
+	r := p.reader
 	for len(r.pulls) > 0 { // let the pull under way end
-		if _, verdict := p.(*partition).accept(t.Context(), r, <-r.arrived); verdict != isStatus {
+		if _, verdict := p.accept(t.Context(), r, <-r.arrived); verdict != isStatus {
 			t.Fatalf("verdict %d", verdict)
 		}
 	}
@@ -97,9 +101,9 @@ func TestStolenMessageIsReadAgain(t *testing.T) {
 // TestSilentConsumerIsReplaced makes the reader believe that a pull is under way that never was.
 func TestSilentConsumerIsReplaced(t *testing.T) {
 	b := openEmbedded(t, Config{Wait: 20 * time.Millisecond, CheckEvery: 50 * time.Millisecond})
-	p := take(t, b, "group")
+	p := take(t, b)
 	expect(t, p, publishOne(t, b, "key"))
-	r := p.(*partition).reader
+	r := p.reader
 	r.pulls = []pull{{number: 1 << 40, left: 1000, ends: time.Now().Add(time.Hour)}}
 	want := publishOne(t, b, "key")
 	for r.arrivedMessage() { // the pull that really was under way may still bring it
@@ -119,11 +123,11 @@ func TestRetentionThatOvertakesIsReported(t *testing.T) {
 	for name, reopen := range map[string]bool{"while reading": false, "when reading begins again": true} {
 		t.Run(name, func(t *testing.T) {
 			b := openEmbedded(t, Config{Wait: 20 * time.Millisecond, CheckEvery: time.Hour})
-			p := take(t, b, "group")
+			p := take(t, b)
 			expect(t, p, publishOne(t, b, "key"))
-			r := p.(*partition).reader
+			r := p.reader
 			for len(r.pulls) > 0 { // let the pull under way end
-				if _, verdict := p.(*partition).accept(t.Context(), r, <-r.arrived); verdict != isStatus {
+				if _, verdict := p.accept(t.Context(), r, <-r.arrived); verdict != isStatus {
 					t.Fatalf("verdict %d", verdict)
 				}
 			}
@@ -139,12 +143,12 @@ func TestRetentionThatOvertakesIsReported(t *testing.T) {
 				t.Fatal(err)
 			}
 			if reopen {
-				p.(*partition).drop()
+				p.drop()
 			}
 			if _, err := p.Fetch(t.Context(), 10); !errors.Is(err, broker.ErrPositionLost) {
 				t.Fatalf("fetch: %v, want ErrPositionLost", err)
 			}
-			if err := p.(broker.Seeker).Seek(t.Context(), broker.Position{}); err != nil {
+			if err := p.Seek(t.Context(), broker.Position{}); err != nil {
 				t.Fatal(err)
 			}
 			expect(t, p, kept)
@@ -154,7 +158,7 @@ func TestRetentionThatOvertakesIsReported(t *testing.T) {
 
 func TestNewIncarnationReachesARunningReader(t *testing.T) {
 	b := openEmbedded(t, Config{CheckEvery: time.Hour})
-	p := take(t, b, "group")
+	p := take(t, b)
 	var all []broker.Message
 	for i := range 3 {
 		all = append(all, publishOne(t, b, fmt.Sprint(i)))

@@ -50,7 +50,11 @@ func (r *remote) start(t *testing.T) {
 	if !r.server.ReadyForConnections(20 * time.Second) {
 		t.Fatal("the server does not start")
 	}
-	r.options.Port = r.server.Addr().(*net.TCPAddr).Port
+	address, ok := r.server.Addr().(*net.TCPAddr)
+	if !ok {
+		t.Fatalf("the server listens on %v", r.server.Addr())
+	}
+	r.options.Port = address.Port
 }
 
 func (r *remote) stop() {
@@ -168,7 +172,7 @@ func publishPatiently(t *testing.T, b *Broker, m broker.Message) (refused int) {
 func TestServerRestartIsSurvived(t *testing.T) {
 	r := startRemote(t, nil)
 	b := openRemote(t, r, Config{Wait: 20 * time.Millisecond, AckWait: time.Second})
-	p := take(t, b, "group")
+	p := take(t, b)
 	expect(t, p, publishOne(t, b, "key"))
 	for range 3 {
 		r.stop()
@@ -189,7 +193,7 @@ func TestServerRestartIsSurvived(t *testing.T) {
 func TestTailLostUnderOurFeet(t *testing.T) {
 	r := startRemote(t, nil)
 	b := openRemote(t, r, Config{Wait: 20 * time.Millisecond, AckWait: time.Second, CheckEvery: 100 * time.Millisecond})
-	p := take(t, b, "group")
+	p := take(t, b)
 	first := publishOne(t, b, "key")
 	expect(t, p, first)
 	older := filepath.Join(t.TempDir(), "older")
@@ -277,7 +281,7 @@ func TestForeignGiantDoesNotBlock(t *testing.T) {
 		t.Fatal(err)
 	}
 	after := publishOne(t, b, "key")
-	p := take(t, b, "group")
+	p := take(t, b)
 	expect(t, p, before)
 	if got := fetchSome(t, p); !errors.Is(got[0].Err, event.ErrMalformed) || len(got[0].Event.Data) != pullBytesMax+1 {
 		t.Fatalf("got %s of %d bytes, %v", got[0].Event.ID, len(got[0].Event.Data), got[0].Err)

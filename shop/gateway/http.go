@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 
@@ -23,41 +24,52 @@ const idBytesMax = 128
 // Handler serves everything.
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
-	for _, route := range []string{"POST /orders", "POST /orders/{id}/cancel", "POST /returns", "GET /customers/{id}/orders"} {
-		mux.Handle(route, s.cfg.Order)
+	for route, h := range s.routes() {
+		mux.Handle(route, h)
 	}
-	mux.HandleFunc("GET /orders/{id}", s.order)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		problem.Write(w, http.StatusNotFound, "not-found", "There is nothing here", "", nil)
+	})
+	return guard(traced(mux))
+}
+
+// routes are all routes by pattern; openapi.json describes each of them.
+func (s *Service) routes() map[string]http.Handler {
+	all := map[string]http.Handler{
+		"GET /orders/{id}": http.HandlerFunc(s.order),
+		"GET /stream": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s.hub.ServeFeed(w, r, "")
+		}),
+		"GET /orders/{id}/events":    s.stream(OrderFeed),
+		"GET /customers/{id}/stream": s.stream(CustomerFeed),
+		"GET /healthz": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			page.Write(w, http.StatusOK, map[string]string{"status": "ok"})
+		}),
+		"GET /readyz":         http.HandlerFunc(s.ready),
+		"POST /import/orders": s.operator(s.cfg.Order), "POST /import/returns": s.operator(s.cfg.Order),
+		"POST /webhooks/payments": s.cfg.Payment,
+	}
+	for _, route := range []string{"POST /orders", "POST /orders/{id}/cancel", "POST /returns", "GET /customers/{id}/orders"} {
+		all[route] = s.cfg.Order
+	}
 	for _, route := range []string{
 		"GET /products", "GET /products/{id}", "POST /products/{id}/views",
 		"PUT /products/{id}/likes/{user}", "DELETE /products/{id}/likes/{user}",
 	} {
-		mux.Handle(route, s.cfg.Catalog)
+		all[route] = s.cfg.Catalog
 	}
-	mux.Handle("POST /webhooks/payments", s.cfg.Payment)
-
-	mux.HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) { s.hub.ServeFeed(w, r, "") })
-	mux.HandleFunc("GET /orders/{id}/events", s.stream(OrderFeed))
-	mux.HandleFunc("GET /customers/{id}/stream", s.stream(CustomerFeed))
-
-	mux.Handle("POST /import/orders", s.operator(s.cfg.Order))
-	mux.Handle("POST /import/returns", s.operator(s.cfg.Order))
 	for name, h := range s.cfg.Internal {
-		mux.Handle("GET /internal/"+name, s.operator(h))
+		all["GET /internal/"+name] = s.operator(h)
 	}
 	if s.cfg.Traffic != nil {
-		mux.Handle("GET /internal/stats", s.operator(http.HandlerFunc(s.traffic)))
+		all["GET /internal/stats"] = s.operator(http.HandlerFunc(s.traffic))
 	}
-	s.letters(mux)
-
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		page.Write(w, http.StatusOK, map[string]string{"status": "ok"})
-	})
-	mux.HandleFunc("GET /readyz", s.ready)
 	if s.cfg.Metrics != nil {
-		mux.Handle("GET /metrics", s.cfg.Metrics)
+		all["GET /metrics"] = s.cfg.Metrics
 	}
-	pages(mux)
-	return guard(traced(mux))
+	maps.Copy(all, s.letters())
+	maps.Copy(all, pages())
+	return all
 }
 
 // guard refuses requests that another site's page makes a browser send, and forbids pages to load

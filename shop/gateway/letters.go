@@ -47,8 +47,9 @@ type CauseCount struct {
 	Last    time.Time        `json:"last"`
 }
 
-// letters adds the operator's routes of dead letters.
-func (s *Service) letters(mux *http.ServeMux) {
+// letters are the operator's routes of dead letters and of events that a broker refused.
+func (s *Service) letters() map[string]http.Handler {
+	all := map[string]http.Handler{}
 	for route, h := range map[string]http.HandlerFunc{
 		"GET /api/dlq":                   s.listLetters,
 		"GET /api/dlq/causes":            s.listCauses,
@@ -59,8 +60,9 @@ func (s *Service) letters(mux *http.ServeMux) {
 		"POST /api/dlq/{id}/discard":     s.discard,
 		"POST /api/outbox/replay":        s.replayOutbox,
 	} {
-		mux.Handle(route, s.operator(h))
+		all[route] = s.operator(h)
 	}
+	return all
 }
 
 // services returns the names of the services whose letters are shown, in order.

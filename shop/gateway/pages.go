@@ -4,8 +4,6 @@ import (
 	"embed"
 	"io/fs"
 	"net/http"
-
-	"github.com/settledev/settle/shop/problem"
 )
 
 // web has the pages as they are served: no build step comes between.
@@ -13,23 +11,22 @@ import (
 //go:embed web
 var web embed.FS
 
-// OpenAPI describes the HTTP API (OpenAPI 3.1).
-//
 //go:embed openapi.json
 var openAPI []byte
 
 // OpenAPI returns the description of the HTTP API (OpenAPI 3.1, JSON).
 func OpenAPI() []byte { return openAPI }
 
-// pages serves the web pages: each is a file, whatever the id in its path, and loads its data itself.
-func pages(mux *http.ServeMux) {
+// pages are the web pages: each is a file, whatever the id in its path, and loads its data itself.
+func pages() map[string]http.Handler {
+	all := map[string]http.Handler{}
 	for route, file := range map[string]string{
 		"GET /{$}":           "index.html",
 		"GET /order/{id}":    "order.html",
 		"GET /customer/{id}": "customer.html",
 		"GET /live":          "live.html",
 	} {
-		mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
+		all[route] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			http.ServeFileFS(w, r, web, "web/"+file)
 		})
 	}
@@ -37,12 +34,10 @@ func pages(mux *http.ServeMux) {
 	if err != nil {
 		panic(err) // The folder is part of the program.
 	}
-	mux.Handle("GET /assets/", http.StripPrefix("/assets/", http.FileServerFS(assets)))
-	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+	all["GET /assets/"] = http.StripPrefix("/assets/", http.FileServerFS(assets))
+	all["GET /openapi.json"] = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(openAPI)
 	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		problem.Write(w, http.StatusNotFound, "not-found", "There is nothing here", "", nil)
-	})
+	return all
 }

@@ -34,7 +34,7 @@ func TestCancelBeforePayment(t *testing.T) {
 		t.Errorf("reason %q", o.Reason)
 	}
 	p.WaitQuiet(patience)
-	if l, ok := entry(t, p, "authorization", id); ok && (l.Captured != "0.00" || l.Authorized != l.Voided) {
+	if l, ok := authorization(t, p, id); ok && (l.Captured != "0.00" || l.Authorized != l.Voided) {
 		t.Errorf("the gateway has %+v", l)
 	}
 	if again := cancel(p, id); again.Status != http.StatusAccepted || again.Body != first.Body {
@@ -57,14 +57,14 @@ func TestCancelAfterPaid(t *testing.T) {
 	if o := until(t, p, kept, "CANCELED"); o.Reason != "CUSTOMER" {
 		t.Errorf("reason %q", o.Reason)
 	}
-	if l, _ := entry(t, p, "authorization", kept); l.Captured != "0.00" || l.Authorized == "0.00" || l.Voided != l.Authorized {
+	if l, _ := authorization(t, p, kept); l.Captured != "0.00" || l.Authorized == "0.00" || l.Voided != l.Authorized {
 		t.Errorf("the gateway has %+v, want all of it voided", l)
 	}
 	until(t, p, shipped, "COMPLETED")
 	if a := cancel(p, shipped); a.Status != http.StatusConflict || a.Code() != "order-already-shipped" {
 		t.Errorf("cancel after the shipment: %d %s", a.Status, a.Body)
 	}
-	if l, _ := entry(t, p, "authorization", shipped); l.Captured != l.Authorized || l.Captured == "0.00" {
+	if l, _ := authorization(t, p, shipped); l.Captured != l.Authorized || l.Captured == "0.00" {
 		t.Errorf("the gateway has %+v, want all of it captured", l)
 	}
 	p.WaitQuiet(patience)
@@ -120,7 +120,7 @@ func TestReturn(t *testing.T) {
 	if len(refunds) != 2 || refunds[0] == refunds[1] {
 		t.Errorf("returns %v", refunds)
 	}
-	if l, _ := entry(t, p, "authorization", id); l.Refunded != o.Total.Amount || l.Captured != o.Total.Amount {
+	if l, _ := authorization(t, p, id); l.Refunded != o.Total.Amount || l.Captured != o.Total.Amount {
 		t.Errorf("the gateway has %+v, want %s captured and refunded", l, o.Total.Amount)
 	}
 	if s := of(); s.Sold != 2 || s.Returned != 2 || s.Free != s.Initial || s.Reserved != 0 {

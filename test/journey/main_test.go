@@ -57,9 +57,9 @@ func basket(quantity int) string {
 }
 
 // place takes an order, which must be accepted, and returns its id.
-func place(t *testing.T, p *binary.Process, header ...string) string {
+func place(t *testing.T, p *binary.Process) string {
 	t.Helper()
-	a := p.Send(http.MethodPost, "/orders", basket(2), header...)
+	a := p.Send(http.MethodPost, "/orders", basket(2))
 	if a.Status != http.StatusAccepted {
 		t.Fatalf("POST /orders: %d %s", a.Status, a.Body)
 	}
@@ -96,11 +96,11 @@ func until(t *testing.T, p *binary.Process, id, state string) order {
 // ledger is a reference in the gateway's books.
 type ledger struct{ Reference, Kind, Status, Authorized, Captured, Voided, Refunded string }
 
-// entry returns what the gateway has under a reference, if anything.
-func entry(t *testing.T, p *binary.Process, kind, reference string) (ledger, bool) {
+// authorization returns what the gateway has of an order's payment, if anything.
+func authorization(t *testing.T, p *binary.Process, id string) (ledger, bool) {
 	t.Helper()
 	for _, l := range binary.List[ledger](t, p, p.Gateway+"/v1/ledger") {
-		if l.Kind == kind && l.Reference == reference {
+		if l.Kind == "authorization" && l.Reference == id {
 			return l, true
 		}
 	}

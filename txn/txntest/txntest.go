@@ -285,15 +285,18 @@ func cancelledInside(t *testing.T, h Harness) {
 
 func overIsOver(t *testing.T, h Harness) {
 	s := h.Open(t)
-	var kept *txn.Tx
-	storetest.Do(t, s, func(_ context.Context, tx *txn.Tx) error {
-		kept = tx
-		return nil
-	})
-	_, err := kept.Exec(t.Context(), "SELECT 1")
-	wantErr(t, "a statement after the end must be refused", err, txn.ErrClosed)
-	wantErr(t, "an event after the end must be refused", kept.Append(t.Context(), storetest.Envelope(t, "a", 1)), txn.ErrClosed)
-	h.wantCount(t, s, "the store must go on", "a", 0)
+	var committed, failed *txn.Tx
+	storetest.Do(t, s, func(_ context.Context, tx *txn.Tx) error { committed = tx; return nil })
+	storetest.RollBack(t, s, func(_ context.Context, tx *txn.Tx) error { failed = tx; return nil })
+	for what, tx := range map[string]*txn.Tx{"a commit": committed, "a rollback": failed} {
+		_, err := tx.Exec(t.Context(), "SELECT 1")
+		wantErr(t, "a statement after "+what+" must be refused", err, txn.ErrClosed)
+		_, err = tx.Query(t.Context(), "SELECT 1") //nolint:rowserrcheck,sqlclosecheck // There are no rows.
+		wantErr(t, "a query after "+what+" must be refused", err, txn.ErrClosed)
+		wantErr(t, "an event after "+what+" must be refused", tx.Append(t.Context(), storetest.Envelope(t, "a", 1)), txn.ErrClosed)
+	}
+	storetest.Do(t, s, func(ctx context.Context, tx *txn.Tx) error { return h.Add(ctx, tx, "a", 1) })
+	h.wantCount(t, s, "the store must go on", "a", 1)
 }
 
 func transactionTime(t *testing.T, h Harness) {

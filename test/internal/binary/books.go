@@ -62,8 +62,8 @@ func Outbox(t *testing.T, dir, service string) []event.Envelope {
 	}
 }
 
-// shown is an event as the gateway's feed keeps it.
-type shown struct {
+// Shown is an event as the gateway's feed keeps it.
+type Shown struct {
 	ID       event.ID
 	Type     string
 	Topic    string
@@ -73,21 +73,21 @@ type shown struct {
 }
 
 // Feed reads every event that the gateway has handled, in the order it did. The shop may run.
-func Feed(t *testing.T, dir string) []shown {
+func Feed(t *testing.T, dir string) []Shown {
 	t.Helper()
 	store, err := settlesqlite.OpenReader(t.Context(), filepath.Join(dir, "gateway.db"), settlesqlite.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	var all []shown
+	var all []Shown
 	for position := int64(0); ; {
 		frames, err := store.Feed().After(t.Context(), "", position, 1000)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range frames {
-			var s shown
+			var s Shown
 			if err := json.Unmarshal(f.Data, &s); err != nil {
 				t.Fatalf("frame %d: %v", f.Position, err)
 			}

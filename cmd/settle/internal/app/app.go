@@ -142,7 +142,7 @@ func Open(ctx context.Context, opts Options) (_ *App, err error) {
 }
 
 // secretFile reads a secret that only this user may read, or makes one.
-func secretFile(path string, make func() string) (string, error) {
+func secretFile(path string, fresh func() string) (string, error) {
 	b, err := os.ReadFile(path)
 	if err == nil {
 		if s := strings.TrimSpace(string(b)); s != "" {
@@ -151,7 +151,7 @@ func secretFile(path string, make func() string) (string, error) {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
-	s := make()
+	s := fresh()
 	return s, os.WriteFile(path, []byte(s+"\n"), 0o600)
 }
 

@@ -56,9 +56,7 @@ func start(ctx context.Context, dir, carrier string) (*running, error) {
 		return nil, err
 	}
 	r.app = a
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 256, 256
-	r.client = &http.Client{Transport: transport}
+	r.client = &http.Client{Transport: &http.Transport{MaxIdleConns: 256, MaxIdleConnsPerHost: 256}}
 	ctx, r.stop = context.WithCancel(ctx)
 	go func() { r.done <- a.Run(ctx) }()
 	if err := a.WaitReady(ctx); err != nil {
@@ -351,7 +349,7 @@ func makeLarge(path string) (invoices int, err error) {
 	if err := w.Write(records[0]); err != nil {
 		return 0, err
 	}
-	for n := 0; n < largeRows; n++ {
+	for n := range largeRows {
 		row := slices.Clone(records[1+n%(len(records)-1)])
 		letter := strings.TrimRight(row[0], "0123456789")
 		row[0] = letter + strconv.Itoa(n/(len(records)-1)) + row[0][len(letter):]

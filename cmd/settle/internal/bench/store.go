@@ -323,4 +323,3 @@ func handleAll(ctx context.Context, s *sqlstore.Store, mode consumer.Mode, n int
 	}
 	return float64(n) / took.Seconds(), nil
 }
-

@@ -152,6 +152,7 @@ async function cancel() {
   try {
     await post(`${path}/cancel`);
   } catch (e) {
+    if (e.code === 'order-already-shipped') e.detail ||= 'It can no longer be canceled.';
     refuse(e);
   }
   byId('cancel').disabled = false;
