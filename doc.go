@@ -4,12 +4,25 @@
 //
 // A [Service] is one store, one broker and its handlers:
 //
-//	svc := settle.NewService("payment", store, broker, settle.Config{})
-//	settle.On(svc, contract.PaymentRequested, func(ctx context.Context, tx *txn.Tx, e event.Of[contract.PaymentRequestV1]) error {
-//		if _, err := tx.Exec(ctx, insertPayment, e.Data.OrderID, e.Data.Amount.Minor()); err != nil {
-//			return err
+//	store, broker := memory.New(), memory.NewBroker(memory.BrokerConfig{})
+//	stock := memory.NewTable[string, int]()
+//	svc := settle.NewService("stock", store, broker, settle.Config{})
+//	settle.On(svc, OrderPlaced, func(ctx context.Context, tx *txn.Tx, e event.Of[order]) error {
+//		free, _ := stock.Get(tx, e.Data.Product)
+//		if free < e.Data.Qty {
+//			return outbox.Add(ctx, tx, StockMissing.New(e.Data))
 //		}
-//		return call.Prepare(ctx, tx, authorize, "pay:"+e.Data.OrderID+"#authorize", e.Data)
+//		stock.Put(tx, e.Data.Product, free-e.Data.Qty)
+//		return outbox.Add(ctx, tx, StockReserved.New(e.Data))
+//	})
+//	settle.After(svc, "print", StockReserved, func(_ context.Context, e event.Of[order]) error {
+//		fmt.Println("reserved", e.Data.Qty, e.Data.Product, "for", e.Data.ID)
+//		stop()
+//		return nil
+//	})
+//	place := svc.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
+//		stock.Put(tx, "beans", 10)
+//		return outbox.Add(ctx, tx, OrderPlaced.New(order{ID: "order-1", Product: "beans", Qty: 2}))
 //	})
 //	err := svc.Run(ctx)
 //

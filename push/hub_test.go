@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -60,6 +61,7 @@ func TestResumeMissesNothing(t *testing.T) {
 		c.want(4, 5)
 		_ = c.conn.Close()
 		r.add(1200, "order/1") // Only the log has these: more than two reads of it.
+		synctest.Wait()
 		c = r.connect("order/1", c.last)
 		c.want(6, 1205)
 		r.add(1, "order/1")
@@ -138,7 +140,7 @@ func TestReset(t *testing.T) {
 					t.Fatal(err)
 				}
 				c := r.connect("order/1", test.last(epoch))
-				for c.last == "" || !strings.HasSuffix(c.last, "-"+itoa(test.add)) { // What was read before it gave up is no harm.
+				for c.last == "" || !strings.HasSuffix(c.last, "-"+strconv.Itoa(test.add)) { // What was read before it gave up is no harm.
 					c.next()
 				}
 				// It goes on from there, also over the next reconnect.
@@ -175,6 +177,7 @@ func TestSlowClientIsReset(t *testing.T) {
 		slow, fast := r.connect("order/1", ""), r.connect("order/1", "")
 		r.add(1, "order/1")
 		fast.want(1, 1)
+		synctest.Wait()
 		for i := 2; i <= 30; i++ { // Nobody reads from slow: the hub waits in its write.
 			r.add(1, "order/1")
 			fast.want(i, i)

@@ -16,15 +16,13 @@ import (
 	"github.com/settledev/settle/push"
 )
 
-func itoa(n int) string { return strconv.Itoa(n) }
-
 // Over real connections that break at random, each client sees every frame of its feed exactly once, in
 // order, while frames are added.
 func TestClientsThatComeAndGo(t *testing.T) {
 	const clients, frames = 12, 600
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	r := newRig(t, push.Config{Ring: 64, ReplayMax: 2 * frames})
+	r := newRig(t, push.Config{Ring: 2 * frames, ReplayMax: 2 * frames})
 	r.start()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		r.hub.ServeFeed(w, q, q.URL.Query().Get("feed"))
@@ -48,7 +46,7 @@ func TestClientsThatComeAndGo(t *testing.T) {
 				}
 			}
 			for n, data := range f.got {
-				if want := itoa(n*3 + i%3 + 1); data != want {
+				if want := strconv.Itoa(n*3 + i%3 + 1); data != want {
 					t.Errorf("client %d: event %d has data %s, want %s", i, n, data, want)
 					return
 				}

@@ -114,7 +114,7 @@ func (r *Rig) ThenError(target error) *Rig {
 // that its letter does not.
 func (r *Rig) facts() []event.Envelope {
 	r.t.Helper()
-	return slices.DeleteFunc(r.since(r.story.from), func(e event.Envelope) bool { return strings.HasSuffix(e.Topic, ".DLQ") })
+	return slices.DeleteFunc(r.since(r.story.from), func(e event.Envelope) bool { return strings.HasSuffix(e.Topic, deadletter.TopicSuffix) })
 }
 
 func (r *Rig) next() {

@@ -81,7 +81,7 @@ func New(store settle.Store, b broker.Broker, cfg Config) *Service {
 const (
 	selectProducts = `SELECT id, name, price, currency FROM product WHERE id IN (SELECT value FROM json_each(?))`
 	insertProducts = `INSERT INTO product (id, name, search, price, currency)
-		SELECT value->>'id', value->>'name', lower(value->>'id' || ' ' || (value->>'name')), value->>'price', value->>'currency'
+		SELECT value->>'id', value->>'name', value->>'search', value->>'price', value->>'currency'
 		FROM json_each(?) WHERE true ON CONFLICT (id) DO NOTHING`
 	updatePrice = `UPDATE product SET price = ? WHERE id = ? AND currency = ?`
 	addView     = `UPDATE product SET views = views + 1 WHERE id = ?`
@@ -93,11 +93,23 @@ const (
 // productsPerInsert bounds the products of one statement.
 const productsPerInsert = 500
 
+// seeded is a product with the text that searches look at.
+type seeded struct {
+	Product
+
+	Search string `json:"search"`
+}
+
 // Seed adds products that the catalogue does not have yet. It may be called again with the same ones.
 func (s *Service) Seed(ctx context.Context, products []Product) error {
 	for len(products) > 0 {
 		n := min(len(products), productsPerInsert)
-		b, err := json.Marshal(products[:n])
+		rows := make([]seeded, n)
+		for i, p := range products[:n] {
+			// Lowered here, because SQLite's lower knows ASCII only and a query is lowered by Go.
+			rows[i] = seeded{p, strings.ToLower(p.ID + " " + p.Name)}
+		}
+		b, err := json.Marshal(rows)
 		if err != nil {
 			return fmt.Errorf("catalog: seed: %w", err)
 		}

@@ -73,9 +73,20 @@ func (c *Client) Deliver(ctx context.Context, key string, d Delivery) (receipt R
 			return receipt, fmt.Errorf("platform: answer is not JSON: %w", err)
 		}
 		return receipt, nil
-	case resp.StatusCode >= 500, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusRequestTimeout:
-		return receipt, fmt.Errorf("platform: status %d", resp.StatusCode)
-	default:
+	case ofDelivery(resp.StatusCode):
 		return receipt, retry.Permanent(fmt.Errorf("platform: status %d: %.200s", resp.StatusCode, answer))
+	default:
+		return receipt, fmt.Errorf("platform: status %d", resp.StatusCode)
 	}
+}
+
+// ofDelivery reports whether a status refuses this very delivery, so that repeating it is of no use. A wrong
+// address or a lost credential is mended by an operator, and the delivery only waits for that.
+func ofDelivery(status int) bool {
+	switch status {
+	case http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge,
+		http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
+		return true
+	}
+	return false
 }

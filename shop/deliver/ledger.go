@@ -65,10 +65,10 @@ func (l *Ledger) Send(ctx context.Context, tx *txn.Tx, e event.Envelope, orderID
 func (l *Ledger) record(ctx context.Context, tx *txn.Tx, o call.Outcome[Delivery, Receipt]) error {
 	state := "SENT"
 	if o.Err != nil {
-		l.log.Error("platform refused a delivery for good", "event_id", o.Request.EventID, "err", o.Err)
+		l.log.Error("platform refused a delivery for good", "event_id", o.Key, "err", o.Err)
 		state = "REFUSED"
 	}
-	_, err := tx.Exec(ctx, l.sql.Finish, state, o.Request.EventID)
+	_, err := tx.Exec(ctx, l.sql.Finish, state, o.Key) // The key is the event's id, also when the request is lost.
 	return err
 }
 

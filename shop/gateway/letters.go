@@ -47,6 +47,15 @@ type CauseCount struct {
 	Last    time.Time        `json:"last"`
 }
 
+// AuditEntry is one line of the audit of dead letters: what an operator did, or what became of it.
+type AuditEntry struct {
+	At       time.Time `json:"at"`
+	Operator string    `json:"operator"`
+	Action   string    `json:"action"`
+	Letter   string    `json:"letter"`
+	Note     string    `json:"note,omitempty"`
+}
+
 // letters are the operator's routes of dead letters and of events that a broker refused.
 func (s *Service) letters() map[string]http.Handler {
 	all := map[string]http.Handler{}
@@ -179,7 +188,7 @@ func (s *Service) listAudit(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, http.StatusBadRequest, "bad-page", "The page cannot be read", err.Error(), nil)
 		return
 	}
-	all := []deadletter.Entry{}
+	all := []AuditEntry{}
 	for _, name := range s.services(r) {
 		if queue := s.cfg.Letters[name]; queue != nil {
 			entries, err := queue.Audit(r.Context(), ask.Limit)
@@ -187,10 +196,12 @@ func (s *Service) listAudit(w http.ResponseWriter, r *http.Request) {
 				s.fail(w, err)
 				return
 			}
-			all = append(all, entries...)
+			for _, e := range entries {
+				all = append(all, AuditEntry(e))
+			}
 		}
 	}
-	slices.SortStableFunc(all, func(a, b deadletter.Entry) int { return b.At.Compare(a.At) })
+	slices.SortStableFunc(all, func(a, b AuditEntry) int { return b.At.Compare(a.At) })
 	page.Write(w, http.StatusOK, map[string]any{"items": all[:min(len(all), ask.Limit)]})
 }
 

@@ -95,8 +95,6 @@ type units struct {
 	n       int64
 }
 
-func (u units) MarshalJSON() ([]byte, error) { return json.Marshal([2]any{u.product, u.n}) }
-
 // sum returns the stocked lines by product, sorted, so that two orders lock rows in one order.
 func sum(lines []contract.Line) []units {
 	var all []units
@@ -117,11 +115,13 @@ func sum(lines []contract.Line) []units {
 	return merged
 }
 
+// encode returns lines as the tables have them: [["product", units], ...].
 func encode(lines []units) (string, error) {
-	if lines == nil {
-		return "[]", nil
+	pairs := make([][2]any, len(lines))
+	for i, l := range lines {
+		pairs[i] = [2]any{l.product, l.n}
 	}
-	b, err := json.Marshal(lines)
+	b, err := json.Marshal(pairs)
 	return string(b), err
 }
 

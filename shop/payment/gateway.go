@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -56,8 +57,15 @@ type answer struct {
 	Amount    contract.Money `json:"amount"`
 }
 
-// statusRefused stands for a refusal for good (409).
-const statusRefused = "REFUSED"
+// Statuses of an answer. statusRefused is ours and stands for a refusal for good (409).
+const (
+	statusAuthorized = "AUTHORIZED"
+	statusDeclined   = "DECLINED"
+	statusCaptured   = "CAPTURED"
+	statusVoided     = "VOIDED"
+	statusRefunded   = "REFUNDED"
+	statusRefused    = "REFUSED"
+)
 
 func newGateway(base string, client *http.Client, inFlight int) *gateway {
 	if client == nil {
@@ -68,28 +76,42 @@ func newGateway(base string, client *http.Client, inFlight int) *gateway {
 	return &gateway{base, client}
 }
 
+// expected is what an answer must say to be one: of whom it speaks, and how the question may end. The first
+// status is the success, which must be of the amount that was asked for unless that is zero. With no
+// statuses every status is an answer.
+type expected struct {
+	reference string
+	amount    contract.Money
+	statuses  []string
+}
+
 func (g *gateway) authorize(ctx context.Context, key string, req authorizeRequest) (answer, error) {
-	return g.do(ctx, http.MethodPost, "/v1/authorizations", key, req)
+	want := expected{req.Reference, req.Amount, []string{statusAuthorized, statusDeclined}}
+	return g.do(ctx, http.MethodPost, "/v1/authorizations", key, req, want)
 }
 
 func (g *gateway) capture(ctx context.Context, key string, req captureRequest) (answer, error) {
-	return g.do(ctx, http.MethodPost, "/v1/authorizations/"+url.PathEscape(req.Reference)+"/capture", key, amountOnly{req.Amount})
+	want := expected{req.Reference, req.Amount, []string{statusCaptured}}
+	return g.do(ctx, http.MethodPost, "/v1/authorizations/"+url.PathEscape(req.Reference)+"/capture", key, amountOnly{req.Amount}, want)
 }
 
 func (g *gateway) void(ctx context.Context, key string, req contract.OrderRefV1) (answer, error) {
-	return g.do(ctx, http.MethodPost, "/v1/authorizations/"+url.PathEscape(req.OrderID)+"/void", key, struct{}{})
+	want := expected{reference: req.OrderID, statuses: []string{statusVoided, statusDeclined}}
+	return g.do(ctx, http.MethodPost, "/v1/authorizations/"+url.PathEscape(req.OrderID)+"/void", key, struct{}{}, want)
 }
 
 func (g *gateway) refund(ctx context.Context, key string, req refundRequest) (answer, error) {
-	return g.do(ctx, http.MethodPost, "/v1/refunds", key, req)
+	want := expected{req.Reference, req.Amount, []string{statusRefunded}}
+	return g.do(ctx, http.MethodPost, "/v1/refunds", key, req, want)
 }
 
 // lookup asks what the gateway knows of a reference.
 func (g *gateway) lookup(ctx context.Context, _ string, req contract.OrderRefV1) (answer, error) {
-	return g.do(ctx, http.MethodGet, "/v1/authorizations/"+url.PathEscape(req.OrderID), "", nil)
+	want := expected{reference: req.OrderID}
+	return g.do(ctx, http.MethodGet, "/v1/authorizations/"+url.PathEscape(req.OrderID), "", nil, want)
 }
 
-func (g *gateway) do(ctx context.Context, method, path, key string, body any) (a answer, err error) {
+func (g *gateway) do(ctx context.Context, method, path, key string, body any, want expected) (a answer, err error) {
 	var reader io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
@@ -115,29 +137,59 @@ func (g *gateway) do(ctx context.Context, method, path, key string, body any) (a
 	if err != nil {
 		return a, fmt.Errorf("gateway: %s %s: %w", method, path, err)
 	}
-	return read(method+" "+path, resp, b)
+	return read(method+" "+path, resp, b, want)
 }
 
 // read tells an answer (a refusal for good included) from an unknown outcome and from a mistake of ours.
-func read(what string, resp *http.Response, body []byte) (a answer, err error) {
-	switch code := resp.StatusCode; {
-	case code == http.StatusOK || code == http.StatusCreated || code == http.StatusConflict:
+// Permanent is only what speaks of this very request: a wrong address or a lost credential is mended by an
+// operator, and no payment must end by it.
+func read(what string, resp *http.Response, body []byte, want expected) (a answer, err error) {
+	switch code := resp.StatusCode; code {
+	case http.StatusOK, http.StatusCreated:
 		if err := json.Unmarshal(body, &a); err != nil {
-			return a, fmt.Errorf("gateway: %s: answer %d is not JSON: %w", what, code, err)
+			return answer{}, fmt.Errorf("gateway: %s: answer %d is not JSON: %w", what, code, err)
 		}
-		if code == http.StatusConflict {
-			a.Status = statusRefused
+		return a, want.check(what, a)
+	case http.StatusConflict: // A problem document: its status is a number, not the reference's.
+		var refusal struct {
+			Code string `json:"code"`
 		}
-		return a, nil
-	case code == http.StatusTooManyRequests:
-		wait := time.Second
-		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 && n < 3600 {
-			wait = time.Duration(n) * time.Second
+		if err := json.Unmarshal(body, &refusal); err != nil || refusal.Code == "" {
+			return a, fmt.Errorf("gateway: %s: refusal without a code: outcome unknown: %.200s", what, body)
 		}
-		return a, retry.After(wait, fmt.Errorf("gateway: %s: too many requests", what))
-	case code >= 500 || code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusAccepted:
-		return a, fmt.Errorf("gateway: %s: status %d: outcome unknown", what, code)
-	default:
+		return answer{Reference: want.reference, Status: statusRefused, Code: refusal.Code}, nil
+	case http.StatusAccepted: // The answer is known to come; the same key asks for it.
+		return a, retry.After(waitOf(resp), fmt.Errorf("gateway: %s: still to be decided", what))
+	case http.StatusTooManyRequests:
+		return a, retry.After(waitOf(resp), fmt.Errorf("gateway: %s: too many requests", what))
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
 		return a, retry.Permanent(fmt.Errorf("gateway: %s: status %d: %.200s", what, code, body))
+	case http.StatusNotFound:
+		if resp.Request != nil && resp.Request.Method == http.MethodGet {
+			return a, retry.Permanent(fmt.Errorf("gateway: %s: unknown reference", what))
+		}
 	}
+	return a, fmt.Errorf("gateway: %s: status %d: outcome unknown", what, resp.StatusCode)
+}
+
+// check returns an error, which means an unknown outcome, unless a answers the question.
+func (w expected) check(what string, a answer) error {
+	if a.Reference != w.reference || a.Status == "" || w.statuses != nil && !slices.Contains(w.statuses, a.Status) {
+		return fmt.Errorf("gateway: %s: %.40q of %.40q is no answer: outcome unknown", what, a.Status, a.Reference)
+	}
+	if w.amount != (contract.Money{}) && a.Status == w.statuses[0] && a.Amount != w.amount {
+		return fmt.Errorf("gateway: %s: %s of %s, %s was asked for: outcome unknown", what, a.Status, a.Amount, w.amount)
+	}
+	return nil
+}
+
+// retryAfterMax bounds how long the gateway can make a call wait: an order's deadline does not.
+const retryAfterMax = time.Minute
+
+// waitOf returns how long the gateway wants to be left alone, a second unless it says more.
+func waitOf(resp *http.Response) time.Duration {
+	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
+		return min(time.Duration(min(n, 3600))*time.Second, retryAfterMax)
+	}
+	return time.Second
 }

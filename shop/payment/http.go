@@ -38,6 +38,7 @@ type Refund struct {
 const (
 	listPayments  = `SELECT order_id, state, minor, currency, code FROM payment WHERE order_id > ? ORDER BY order_id LIMIT ?`
 	listRefunds   = `SELECT return_id, order_id, state, minor, currency, code FROM refund WHERE return_id > ? ORDER BY return_id LIMIT ?`
+	selectOpen    = `SELECT 1 FROM payment WHERE order_id = ? AND state = 'REQUESTED'`
 	insertWebhook = `INSERT INTO webhook (id, at) VALUES (?, ?) ON CONFLICT DO NOTHING`
 )
 
@@ -88,21 +89,29 @@ func (s *Service) webhook(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, http.StatusBadRequest, "malformed-json", "The webhook names no reference", "", nil)
 		return
 	}
-	id := r.Header.Get("webhook-id")
-	err = s.Do(r.Context(), func(ctx context.Context, tx *txn.Tx) error {
-		n, err := tx.Exec(ctx, insertWebhook, id, tx.Now().UnixMilli())
-		if err != nil || n == 0 {
-			return err // Seen before: there is nothing to do.
-		}
-		state, err := load(ctx, tx, hint.Data.Reference)
-		if err != nil || state.state != StateRequested {
-			return err // Only an open question is worth asking about.
-		}
-		return call.Prepare(ctx, tx, s.lookup, "hint:"+id, contract.OrderRefV1{OrderID: hint.Data.Reference})
+	// Only an open question is worth asking about, and one that was closed stays so: most webhooks tell of
+	// what is recorded already and cost one read.
+	open, err := page.Select(r.Context(), s.read, selectOpen, []any{hint.Data.Reference}, func(rows txn.Rows) (n int, err error) {
+		return n, rows.Scan(&n)
 	})
+	if err == nil && len(open) > 0 {
+		err = s.ask(r.Context(), webhook.ID(r.Header), hint.Data.Reference)
+	}
 	if err != nil {
+		s.log.Error("webhook cannot be stored", "aggregate_id", hint.Data.Reference, "err", err)
 		problem.Write(w, http.StatusInternalServerError, "internal", "The webhook cannot be stored", "", nil)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// ask prepares the lookup of a reference, once for each webhook id.
+func (s *Service) ask(ctx context.Context, id, reference string) error {
+	return s.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
+		n, err := tx.Exec(ctx, insertWebhook, id, tx.Now().UnixMilli())
+		if err != nil || n == 0 {
+			return err // Seen before: there is nothing to do.
+		}
+		return call.Prepare(ctx, tx, s.lookup, "hint:"+id, contract.OrderRefV1{OrderID: reference})
+	})
 }

@@ -59,7 +59,8 @@ type Config struct {
 	Timeout time.Duration
 	// InFlight bounds the concurrent calls of each kind. Default 64.
 	InFlight int
-	// Retry is the policy between attempts of one call. Default: that of package call, for ever.
+	// Retry is the policy between attempts of one call, whose TotalMax is not used: an unknown outcome is
+	// asked for until there is an answer. Default: that of package call, 100ms x2 up to 10s.
 	Retry retry.Policy
 	// WebhookSecret verifies the gateway's webhooks (whsec_...). Without it they are refused.
 	WebhookSecret string
@@ -84,6 +85,9 @@ func New(store settle.Store, b broker.Broker, cfg Config) *Service {
 	cfg.Service.Known = contract.EventTypes()
 	if cfg.InFlight == 0 {
 		cfg.InFlight = 64
+	}
+	if cfg.Retry != (retry.Policy{}) {
+		cfg.Retry.Forever = true // Giving up would be guessing that nothing was authorized.
 	}
 	s := &Service{Service: settle.NewService("payment", store, b, cfg.Service), cfg: cfg, read: page.ReaderOf(store), log: cfg.Service.Logger}
 	if s.log == nil {
@@ -215,7 +219,7 @@ func (s *Service) authorized(ctx context.Context, tx *txn.Tx, o call.Outcome[aut
 	case o.Err != nil: // A mistake in the request: nothing was authorized, and asking again is of no use.
 		s.log.Error("gateway refused an authorization", "aggregate_id", o.Request.Reference, "err", o.Err)
 		code = statusRefused
-	case o.Response.Status == "AUTHORIZED":
+	case o.Response.Status == statusAuthorized:
 		in = InputAuthorized
 	case code == "":
 		code = string(contract.ReasonCardDeclined)
@@ -230,8 +234,8 @@ func (s *Service) voided(ctx context.Context, tx *txn.Tx, o call.Outcome[contrac
 		return fmt.Errorf("payment: void of %s was refused (%s)", o.Request.OrderID, o.Response.Code)
 	}
 	amount := o.Response.Amount
-	if o.Response.Status == "DECLINED" {
-		amount = contract.NewMoney(0, contract.GBP)
+	if o.Response.Status == statusDeclined {
+		amount = contract.NewMoney(0, amount.Currency())
 	}
 	return s.tell(ctx, tx, InputVoided, o.Request.OrderID, "", "", amount)
 }
@@ -252,9 +256,9 @@ func (s *Service) hinted(ctx context.Context, tx *txn.Tx, o call.Outcome[contrac
 	switch {
 	case o.Err != nil: // The gateway does not know the reference: there is nothing to learn.
 		return nil
-	case o.Response.Status == "AUTHORIZED":
+	case o.Response.Status == statusAuthorized:
 		return s.tell(ctx, tx, InputAuthorized, o.Request.OrderID, "", "", o.Response.Amount)
-	case o.Response.Status == "DECLINED":
+	case o.Response.Status == statusDeclined:
 		return s.tell(ctx, tx, InputDeclined, o.Request.OrderID, "", o.Response.Code, o.Response.Amount)
 	}
 	return nil

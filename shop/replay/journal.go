@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -50,8 +51,11 @@ func OpenJournal(path string) (*Journal, error) {
 	r := bufio.NewReader(file)
 	for {
 		text, err := r.ReadString('\n')
-		if err != nil {
+		if errors.Is(err, io.EOF) {
 			break // The end, or a torn line.
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("replay: journal %s: %w", path, err), file.Close())
 		}
 		a, err := parseAnswer(strings.TrimSuffix(text, "\n"))
 		if err != nil {
@@ -101,8 +105,12 @@ func (j *Journal) Answers() map[string]Answer {
 	return all
 }
 
-// Add stores an answer and returns when it is on disk.
+// Add stores an answer and returns when it is on disk. After an error nothing more is stored: the last line
+// may be torn.
 func (j *Journal) Add(a Answer) error {
+	if strings.ContainsAny(a.Invoice+a.ID+a.Code, "\t\r\n") {
+		return fmt.Errorf("replay: journal: answer %+q has a tab or a line break", a)
+	}
 	l := line{fmt.Sprintf("%s\t%d\t%s\t%s\n", a.Invoice, a.Status, a.ID, a.Code), make(chan error, 1)}
 	j.lines <- l
 	if err := <-l.synced; err != nil {
@@ -117,6 +125,7 @@ func (j *Journal) Add(a Answer) error {
 // write serves Add: one sync for all who wait.
 func (j *Journal) write() {
 	defer close(j.done)
+	var failed error
 	for first := range j.lines {
 		group := []line{first}
 		text := []byte(first.text)
@@ -125,12 +134,14 @@ func (j *Journal) write() {
 			group = append(group, l)
 			text = append(text, l.text...)
 		}
-		_, err := j.file.Write(text)
-		if err == nil {
-			err = j.file.Sync()
+		if failed == nil {
+			_, failed = j.file.Write(text)
+		}
+		if failed == nil {
+			failed = j.file.Sync()
 		}
 		for _, l := range group {
-			l.synced <- err
+			l.synced <- failed
 		}
 	}
 }

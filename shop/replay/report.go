@@ -147,9 +147,9 @@ type reconciler struct {
 	orderByRef  map[string]orderEntry
 	orderByID   map[string]orderEntry
 	returnByRef map[string]returnEntry
-	ledger      map[string]ledgerEntry // by kind and reference
-	payments    map[string]string      // order id to state
-	shortages   map[string]bool        // order ids with a shortage in the movements ledger
+	ledger      map[string]ledgerEntry   // by kind and reference
+	payments    map[string]string        // order id to state
+	movements   map[string]movementEntry // by order id
 	received    map[string]receivedEntry
 }
 
@@ -166,9 +166,13 @@ func (c *reconciler) index() {
 	}
 	c.returnByRef = map[string]returnEntry{}
 	for _, r := range c.books.Returns {
-		if r.Reference != "" {
-			c.returnByRef[r.Reference] = r
+		if r.Reference == "" {
+			continue
 		}
+		if twin, ok := c.returnByRef[r.Reference]; ok {
+			c.differ("returns", r.Reference, twin.ID, r.ID)
+		}
+		c.returnByRef[r.Reference] = r
 	}
 	c.ledger = map[string]ledgerEntry{}
 	for _, l := range c.books.Ledger {
@@ -178,9 +182,9 @@ func (c *reconciler) index() {
 	for _, p := range c.books.Payments {
 		c.payments[p.OrderID] = p.State
 	}
-	c.shortages = map[string]bool{}
+	c.movements = map[string]movementEntry{}
 	for _, m := range c.books.Movements {
-		c.shortages[m.OrderID] = m.State == "FAILED" && len(m.Short) > 0
+		c.movements[m.OrderID] = m
 	}
 	c.received = map[string]receivedEntry{}
 	for _, r := range c.books.Received {
@@ -246,9 +250,14 @@ func (c *reconciler) journal() {
 			c.differ("orders", inv.Number, a.ID, o.ID)
 		}
 	}
-	for ref := range c.orderByRef {
+	for ref, o := range c.orderByRef {
 		if _, ok := c.answers[ref]; !ok {
-			c.differ("journal", ref, "order without an answer", c.orderByRef[ref].ID)
+			c.differ("journal", ref, "order without an answer", o.ID)
+		}
+	}
+	for ref, r := range c.returnByRef {
+		if _, ok := c.answers[ref]; !ok {
+			c.differ("journal", ref, "return without an answer", r.ID)
 		}
 	}
 	c.report.Money.Accepted = accepted.Amount()
@@ -291,10 +300,16 @@ func (c *reconciler) orders() {
 			if c.payments[o.ID] != "CAPTURED" {
 				c.differ("payment", ref, "COMPLETED", c.payments[o.ID])
 			}
+			if s := c.movements[o.ID].State; s != "COMMITTED" {
+				c.differ("movements", ref, "COMPLETED", s)
+			}
 		case "CANCELED":
 			c.report.Terminal["CANCELED"]++
 			c.report.Canceled[string(o.Reason)]++
 			canceled = canceled.Add(o.Total)
+			if s := c.movements[o.ID].State; s == "COMMITTED" || s == "RESERVED" {
+				c.differ("movements", ref, "CANCELED", s)
+			}
 			c.reason(ref, o, l)
 		default:
 			c.report.Open++
@@ -304,16 +319,30 @@ func (c *reconciler) orders() {
 			c.differ("gateway: captured", ref, want.Amount(), lc.Amount())
 		}
 	}
+	c.strangers()
 	m := &c.report.Money
 	m.Completed, m.Canceled, m.PaymentCaptured = completed.Amount(), canceled.Amount(), captured.Amount()
 	m.GatewayAuthorized, m.GatewayCaptured, m.GatewayVoided = authorized.Amount(), gatewayCaptured.Amount(), voided.Amount()
+}
+
+// strangers finds authorizations of nobody's order: somebody would pay for nothing.
+func (c *reconciler) strangers() {
+	ours := map[string]bool{} // With those that a person placed beside the replay.
+	for _, o := range c.books.Orders {
+		ours[o.ID] = true
+	}
+	for _, l := range c.books.Ledger {
+		if l.Kind == "authorization" && !ours[l.Reference] {
+			c.differ("gateway: authorization", l.Reference, "no order", l.Status)
+		}
+	}
 }
 
 // reason asks the owner of a cancel reason whether it is so.
 func (c *reconciler) reason(ref string, o orderEntry, l ledgerEntry) {
 	switch o.Reason {
 	case contract.ReasonOutOfStock:
-		if !c.shortages[o.ID] {
+		if m := c.movements[o.ID]; m.State != "FAILED" || len(m.Short) == 0 {
 			c.differ("cancel reason", ref, string(o.Reason), "no shortage in the movements ledger")
 		}
 		if c.plan.StockPercent >= 100 {

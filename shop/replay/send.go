@@ -26,7 +26,7 @@ type Target struct {
 	Client *http.Client
 }
 
-// Progress is told how far the replay is, after each answer.
+// Progress is told how many invoices have been handed out, of how many.
 type Progress func(done, total int)
 
 // Config of a replay.
@@ -34,7 +34,7 @@ type Config struct {
 	Target Target
 	// Workers is how many invoices are in flight. Default 64.
 	Workers int
-	// Progress is called from many goroutines. Default: nobody is told.
+	// Progress is called by Send's own goroutine. Default: nobody is told.
 	Progress Progress
 	// RetryWait is the longest wait between attempts while the shop cannot be reached. Default 1s.
 	RetryWait time.Duration
