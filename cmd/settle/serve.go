@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/settledev/settle/cmd/settle/internal/app"
 )
@@ -11,7 +13,8 @@ import (
 type serveCmd struct {
 	shopFlags
 
-	Catalog bool `help:"Give an empty catalogue the products of the bundled month." default:"true" negatable:""`
+	Services []string `help:"Only these services; the others' events wait for them. Default: all." placeholder:"NAME"`
+	Catalog  bool     `help:"Give an empty catalogue the products of the bundled month." default:"true" negatable:""`
 }
 
 // Run serves until Ctrl-C.
@@ -20,6 +23,12 @@ func (s *serveCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
+	for _, name := range s.Services {
+		if !slices.Contains(app.Services(), name) {
+			return usage("--services: %q is none of %s", name, strings.Join(app.Services(), ", "))
+		}
+	}
+	opts.Services = s.Services
 	return serveWhile(ctx, opts, t, func(ctx context.Context, a *app.App) error {
 		if s.Catalog {
 			file, err := readFile("")

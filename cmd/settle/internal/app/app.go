@@ -49,6 +49,8 @@ type Options struct {
 	Addr string
 	// Broker is "nats" (embedded JetStream), "store" (no broker: outboxes are followed), or a nats:// URL.
 	Broker string
+	// Services are those whose engines run; the others' events wait for them. Default: all.
+	Services []string
 	// Gateway and Platform are the faults of the outside world.
 	Gateway  pgsim.Faults
 	Platform faults.Transport
@@ -103,6 +105,14 @@ func Services() []string {
 // Open puts everything together and listens, but starts nothing; see [App.Run]. Close it in the end, also
 // when it never ran.
 func Open(ctx context.Context, opts Options) (_ *App, err error) {
+	for _, name := range opts.Services {
+		if !slices.Contains(Services(), name) {
+			return nil, fmt.Errorf("there is no service %q: the services are %s", name, strings.Join(Services(), ", "))
+		}
+	}
+	if len(opts.Services) == 0 {
+		opts.Services = Services()
+	}
 	lock, err := settlesqlite.LockDir(opts.Dir)
 	if err != nil {
 		return nil, err
@@ -261,7 +271,7 @@ func (a *App) Run(ctx context.Context) error {
 	if a.follower != nil {
 		run(&outside, outsideCtx, "follower", a.follower.Run)
 	}
-	for _, e := range a.shop.engines() {
+	for _, e := range a.shop.engines(a.opts.Services) {
 		run(&inside, ctx, e.name, e.run)
 	}
 	run(&inside, ctx, "http", a.front.serve)

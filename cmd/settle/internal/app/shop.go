@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -145,14 +146,19 @@ type engine struct {
 	run  func(context.Context) error
 }
 
-func (s *shop) engines() []engine {
+// engines returns what runs of the named services.
+func (s *shop) engines(names []string) []engine {
 	var all []engine
 	for _, svc := range s.services() {
-		if svc.Name() != "gateway" {
+		switch {
+		case !slices.Contains(names, svc.Name()):
+		case svc.Name() == "gateway":
+			all = append(all, engine{"gateway", s.gateway.Run}) // It serves the feeds too.
+		default:
 			all = append(all, engine{svc.Name(), svc.Run})
 		}
 	}
-	return append(all, engine{"gateway", s.gateway.Run}) // Its Run serves the feeds too.
+	return all
 }
 
 // products lets the order service ask the catalogue.
@@ -257,6 +263,9 @@ func (a *App) WaitReady(ctx context.Context) error {
 // Ready reports why the shop cannot take work yet.
 func (a *App) Ready(ctx context.Context) error {
 	for _, svc := range a.shop.services() {
+		if !slices.Contains(a.opts.Services, svc.Name()) {
+			continue
+		}
 		stats, err := svc.Stats(ctx)
 		if err != nil {
 			return err
