@@ -60,9 +60,9 @@ type Lane struct {
 
 // Store keeps letters. Every change happens in the transaction of what caused it.
 type Store interface {
-	// Park stores a letter behind those of its lane; a letter that is already parked stays as it is. A
-	// WAITING letter that is the first of its lane becomes the head, RETRYING from now on: those that it
-	// was to wait behind have been removed meanwhile.
+	// Park stores a letter behind those of its lane; a letter that is already parked stays as it is. The
+	// lane as it is now decides: a letter behind others becomes WAITING whatever its state was, and a
+	// WAITING letter that is the first of its lane becomes the head, RETRYING from now on.
 	Park(ctx context.Context, tx *txn.Tx, l Letter) error
 	// Update stores a letter's state, attempts, times and cause, and its event's data, which an operator may
 	// have edited. ErrNotFound when it is not parked (any more).

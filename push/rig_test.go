@@ -102,7 +102,7 @@ func (r *rig) connect(feed, lastID string) *connection {
 	}()
 	r.t.Cleanup(func() { _ = far.Close(); <-c.ended })
 	c.deadline(10 * time.Second)
-	resp, err := http.ReadResponse(c.in, req) //nolint:bodyclose // The body is the connection, which is read by line.
+	resp, err := http.ReadResponse(c.in, req)
 	if err != nil {
 		r.t.Fatalf("no response: %v", err)
 	}

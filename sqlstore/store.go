@@ -35,7 +35,7 @@ type Config struct {
 	// StatementsMax bounds the prepared statements kept, for the writer and for the readers each.
 	// Default 256.
 	StatementsMax int
-	// TailBytesMax bounds the newest events kept in memory for readers at the head. Default 16 MiB.
+	// TailBytesMax bounds the newest events kept in memory for readers at the head. Default 4 MiB.
 	TailBytesMax int
 	// Schemas are the service's own tables, checked when the store is opened.
 	Schemas []Schema
@@ -53,7 +53,7 @@ func (c Config) withDefaults() (Config, error) {
 		{&c.GroupMax, 256, "GroupMax"},
 		{&c.QueueMax, 1024, "QueueMax"},
 		{&c.StatementsMax, 256, "StatementsMax"},
-		{&c.TailBytesMax, 16 << 20, "TailBytesMax"},
+		{&c.TailBytesMax, 4 << 20, "TailBytesMax"},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value

@@ -53,6 +53,9 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
+// heapBytesSoft is the size of the heap from which on it is collected more often.
+const heapBytesSoft = 320 << 20
+
 // spareProcessors gives Go more processors than the machine has. SQLite's fsync is a raw system call that
 // holds one until the disk has answered: with two of them and ten files that sync, the rest of the process
 // stood still (whole orders on 2 cores: 560/s with 2, 870/s with 4 and more; docs/adr/0007).
@@ -60,9 +63,13 @@ func spareProcessors() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(max(8, 2*runtime.NumCPU()))
 	}
-	// What is alive is small beside what passes through: collecting less often saves a tenth of the CPU.
+	// What is alive is small beside what passes through: collecting less often saves a tenth of the CPU, up
+	// to a heap that leaves room for SQLite's pages within 512 MB.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(300)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(heapBytesSoft)
 	}
 }
 

@@ -38,6 +38,7 @@ func Run(t *testing.T, h Harness) {
 		{Name: "ParkedOnce", Test: parkedOnce},
 		{Name: "ParkedInEachGroup", Test: parkedInEachGroup},
 		{Name: "FollowersWait", Test: followersWait},
+		{Name: "FollowerNeverOvertakes", Test: followerNeverOvertakes},
 		{Name: "FollowerOfNoneIsHead", Test: followerOfNoneIsHead},
 		{Name: "RemoveWakesTheNext", Test: removeWakesTheNext},
 		{Name: "RemoveBehindTheHead", Test: removeBehindTheHead},
@@ -197,6 +198,22 @@ func followersWait(t *testing.T, h Harness) {
 	}
 	due := find(t, s, deadletter.Query{Group: group, State: deadletter.StateRetrying, DueBy: at(3600)})
 	storetest.Equal(t, "a follower must not be due", positions(due), []string{})
+}
+
+func followerNeverOvertakes(t *testing.T, h Harness) {
+	s := h.Open(t)
+	head := letter(t, "a", 1, deadletter.StateDead)
+	park(t, s, head)
+	// The consumer saw it fail while its lane was empty; another member has parked head meanwhile.
+	late := letter(t, "a", 2, deadletter.StateRetrying)
+	park(t, s, late)
+	if got := one(t, s, late); got.State != deadletter.StateWaiting {
+		t.Fatalf("a letter whose lane has a head must wait behind it, or it overtakes: it is %s", got.State)
+	}
+	remove(t, s, head)
+	if got := one(t, s, late); got.State != deadletter.StateRetrying {
+		t.Fatalf("a letter that had to wait must be woken: it is %s", got.State)
+	}
 }
 
 func followerOfNoneIsHead(t *testing.T, h Harness) {

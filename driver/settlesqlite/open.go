@@ -24,7 +24,7 @@ type Config struct {
 	Migrate bool
 	// Readers bounds the connections that only read. Default 4, or the number of processors if greater.
 	Readers int
-	// CacheKiB bounds the page cache of the writer; a reader has a quarter of it. Default 16 MiB.
+	// CacheKiB bounds the page cache of the writer; a reader has a quarter of it. Default 4 MiB.
 	CacheKiB int
 	// CheckpointPages is after how many pages (of 4 KiB) the journal is carried into the file. Default 2000.
 	CheckpointPages int
@@ -39,7 +39,7 @@ func (c Config) withDefaults() (Config, error) {
 		name  string
 	}{
 		{&c.Readers, max(4, runtime.NumCPU()), "Readers"},
-		{&c.CacheKiB, 16 << 10, "CacheKiB"},
+		{&c.CacheKiB, 4 << 10, "CacheKiB"},
 		{&c.CheckpointPages, 2000, "CheckpointPages"},
 		{&c.PagesMax, 0, "PagesMax"},
 	} {

@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/settledev/settle/deadletter"
+	"github.com/settledev/settle/event"
 	"github.com/settledev/settle/shop/page"
 	"github.com/settledev/settle/shop/problem"
 )
@@ -92,6 +94,10 @@ func operatorName(r *http.Request) string {
 
 // find returns the queue that holds a letter.
 func (s *Service) find(ctx context.Context, id string) (string, *deadletter.Queue, deadletter.Letter, error) {
+	_, identity, _ := strings.Cut(id, ":")
+	if _, err := event.ParseID(identity); err != nil {
+		return "", nil, deadletter.Letter{}, deadletter.ErrNotFound // No letter has such an id.
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.cfg.Letters)) {
 		l, err := s.cfg.Letters[name].Get(ctx, id)
 		if errors.Is(err, deadletter.ErrNotFound) {
@@ -115,7 +121,7 @@ func (s *Service) listLetters(w http.ResponseWriter, r *http.Request) {
 	}
 	ask.Limit = query.Limit
 	// A page's end is "service/letter": the services follow one another.
-	from, after, _ := cutPlace(ask.After)
+	from, after, _ := strings.Cut(ask.After, "/")
 	items := []Letter{}
 	for _, name := range s.services(r) {
 		queue := s.cfg.Letters[name]
@@ -140,15 +146,6 @@ func (s *Service) listLetters(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	page.Write(w, http.StatusOK, page.New(ask, items, func(l Letter) string { return l.Service + "/" + l.MessageID }))
-}
-
-func cutPlace(place string) (service, id string, ok bool) {
-	for i := range len(place) {
-		if place[i] == '/' {
-			return place[:i], place[i+1:], true
-		}
-	}
-	return "", "", false
 }
 
 func shown(service string, l deadletter.Letter) Letter {

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/settledev/settle/retry"
@@ -86,8 +87,16 @@ type expected struct {
 }
 
 func (g *gateway) authorize(ctx context.Context, key string, req authorizeRequest) (answer, error) {
+	if !visible(req.CustomerID) {
+		req.CustomerID = "" // The gateway takes no other names, and who pays is not to be refused for a name.
+	}
 	want := expected{req.Reference, req.Amount, []string{statusAuthorized, statusDeclined}}
 	return g.do(ctx, http.MethodPost, "/v1/authorizations", key, req, want)
+}
+
+// visible reports whether a text has visible ASCII characters only.
+func visible(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 func (g *gateway) capture(ctx context.Context, key string, req captureRequest) (answer, error) {

@@ -210,6 +210,9 @@ func get(ctx context.Context, t Target, address string, into any) (err error) {
 	defer func() { err = errors.Join(err, resp.Body.Close()) }()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 300))
+		if resp.StatusCode/100 == 4 {
+			return &refusedError{fmt.Sprintf("replay: GET %s answered %d: %s", address, resp.StatusCode, text)}
+		}
 		return fmt.Errorf("replay: GET %s answered %d: %s", address, resp.StatusCode, text)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {

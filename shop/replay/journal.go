@@ -109,7 +109,7 @@ func (j *Journal) Answers() map[string]Answer {
 // may be torn.
 func (j *Journal) Add(a Answer) error {
 	if strings.ContainsAny(a.Invoice+a.ID+a.Code, "\t\r\n") {
-		return fmt.Errorf("replay: journal: answer %+q has a tab or a line break", a)
+		return fmt.Errorf("replay: journal: the answer of invoice %.40q has a tab or a line break", a.Invoice)
 	}
 	l := line{fmt.Sprintf("%s\t%d\t%s\t%s\n", a.Invoice, a.Status, a.ID, a.Code), make(chan error, 1)}
 	j.lines <- l

@@ -379,10 +379,14 @@ func (c *reconciler) returns() {
 	credits := map[string]bool{}
 	for i := range c.file.Invoices {
 		inv := &c.file.Invoices[i]
-		if a := c.answers[inv.Number]; !inv.Return || !a.Accepted() {
+		a := c.answers[inv.Number]
+		if !inv.Return || !a.Accepted() {
 			continue
 		}
 		r, ok := c.returnByRef[inv.Number]
+		if ok && r.ID != a.ID {
+			c.differ("returns", inv.Number, a.ID, r.ID)
+		}
 		if !ok || r.Amount != inv.Amount() {
 			c.differ("returns", inv.Number, inv.Amount().Amount(), r.Amount.Amount())
 		}

@@ -44,18 +44,22 @@ func Run(ctx context.Context, file *File, j *Journal, plan Plan, cfg Config) (*R
 	return r, nil
 }
 
-// WaitQuiet waits until nothing is on its way in the shop.
+// WaitQuiet waits until nothing is on its way in the shop. A shop that cannot be reached for a while is not
+// quiet; one that refuses to say is an error.
 func WaitQuiet(ctx context.Context, t Target) error {
 	tick := time.NewTicker(quietEvery)
 	defer tick.Stop()
 	var last Traffic
 	for n := 0; n < quietTimes; {
 		now, err := ReadTraffic(ctx, t)
+		var refused *refusedError
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return context.Cause(ctx)
-		case err != nil:
+		case errors.As(err, &refused):
 			return err
+		case err != nil:
+			n = 0
 		case now.Quiet() && now == last:
 			n++
 		default:

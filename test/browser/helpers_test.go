@@ -25,7 +25,8 @@ var axe string
 // tab is a page of a browser profile of its own: no test sees another one's basket.
 type tab struct {
 	t   *testing.T
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // To chromedp a tab is a context.
+	url string          // of the shop
 }
 
 // open opens a tab, or skips the test in a -short run. Errors of the page's scripts fail the test.
@@ -50,7 +51,7 @@ func open(t *testing.T) *tab {
 	}
 	ctx, stop := context.WithTimeout(ctx, time.Minute)
 	t.Cleanup(stop)
-	p := &tab{t, ctx}
+	p := &tab{t, ctx, fixture.url}
 	command(p, network.Enable, network.EnableParams{})
 	p.size(1280, 900)
 	return p
@@ -74,7 +75,7 @@ func (p *tab) run(actions ...chromedp.Action[chromedp.Void]) {
 
 func (p *tab) goTo(path string) {
 	p.t.Helper()
-	p.run(chromedp.Navigate(fixture.url + path))
+	p.run(chromedp.Navigate(p.url + path))
 }
 
 func (p *tab) size(width, height int64) {
@@ -202,8 +203,13 @@ func (p *tab) accessible(name string) {
 // order places an order through the API and returns its id.
 func order(t *testing.T, customer string) string {
 	t.Helper()
+	return orderAt(t, fixture.url, customer)
+}
+
+func orderAt(t *testing.T, url, customer string) string {
+	t.Helper()
 	body := fmt.Sprintf(`{"customerId":%q,"items":[{"productId":"85123A","quantity":2},{"productId":"22423","quantity":1}]}`, customer)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fixture.url+"/orders", strings.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/orders", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,11 +23,10 @@ import (
 const chromium = "/usr/bin/chromium"
 
 // fixture is the program under test and the browser, shared by the package's tests.
-//
-//nolint:gochecknoglobals // TestMain has no other way to hand it over.
 var fixture struct {
+	binary  string
 	url     string
-	browser context.Context
+	browser context.Context //nolint:containedctx // To chromedp a browser is a context.
 }
 
 func TestMain(m *testing.M) {
@@ -60,7 +59,8 @@ func withShop(run func() int) (code int, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("build: %w\n%s", err, out)
 	}
-	stop, url, err := serve(ctx, binary, filepath.Join(dir, "data"))
+	// A shipment takes two seconds, so that a person, or a test, can cancel before it.
+	stop, url, err := serve(ctx, binary, filepath.Join(dir, "data"), "--ship-delay", "2s")
 	if err != nil {
 		return 1, err
 	}
@@ -78,14 +78,13 @@ func withShop(run func() int) (code int, err error) {
 	if err := chromedp.Do(browser); err != nil {
 		return 1, fmt.Errorf("start chromium: %w", err)
 	}
-	fixture.url, fixture.browser = url, browser
+	fixture.binary, fixture.url, fixture.browser = binary, url, browser
 	return run(), nil
 }
 
-// serve starts the shop and waits until it takes work. A shipment takes two seconds, so that a person,
-// or a test, can cancel before it.
-func serve(ctx context.Context, binary, dir string) (stop func(), url string, err error) {
-	cmd := exec.CommandContext(ctx, binary, "serve", "--dir", dir, "--addr", "127.0.0.1:0", "--ship-delay", "2s")
+// serve starts a shop and waits until it takes work.
+func serve(ctx context.Context, binary, dir string, flags ...string) (stop func(), url string, err error) {
+	cmd := exec.CommandContext(ctx, binary, append([]string{"serve", "--dir", dir, "--addr", "127.0.0.1:0"}, flags...)...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, "", err

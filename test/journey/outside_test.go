@@ -33,13 +33,17 @@ func count(t *testing.T, dir, service string) map[string]int {
 func TestGatewayDown(t *testing.T) {
 	binary.NeedsProcesses(t)
 	t.Parallel()
-	const orders = 300
+	const orders = 100
 	dir := newDir(t)
 	report := filepath.Join(t.TempDir(), "report.json")
 	p := binary.Start(t, dir, "demo", "--exit", "--report", report, "--data", retail(t, orders),
 		"--delayed", "1s", "--expired", "1m", "--gateway-faults", `{"down":true}`)
 	binary.Eventually(t, patience, "every order says that it waits for its payment", func() bool {
 		return !p.Ended() && states(t, p)["PAYMENT_IN_PROGRESS"] == orders
+	})
+	// The waits of the retries double: after three in vain the next is seconds away, as after a minute.
+	binary.Eventually(t, patience, "every payment was tried three times", func() bool {
+		return number(t, p, "payment", "SELECT count(*) FROM settle_call WHERE attempts >= 3") == orders
 	})
 	p.Faults(p.Gateway, `{}`)
 	if code := p.Wait(); code != 0 {
@@ -166,14 +170,19 @@ func TestLateApproval(t *testing.T) {
 // approved reads in the gateway's own file whether it has approved an order: it is down for everybody else.
 func approved(t *testing.T, p *binary.Process, id string) bool {
 	t.Helper()
-	store, err := settlesqlite.OpenReader(t.Context(), filepath.Join(p.Dir, "pgsim.db"), settlesqlite.Config{})
+	return number(t, p, "pgsim", "SELECT count(*) FROM pg_ledger WHERE reference = ? AND status = 'AUTHORIZED'", id) == 1
+}
+
+// number asks a program's own file for a number, beside the program.
+func number(t *testing.T, p *binary.Process, program, query string, args ...any) (n int) {
+	t.Helper()
+	store, err := settlesqlite.OpenReader(t.Context(), filepath.Join(p.Dir, program+".db"), settlesqlite.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	var status string
-	if err := store.QueryRow(t.Context(), "SELECT status FROM pg_ledger WHERE reference = ?", []any{id}, &status); err != nil {
+	if err := store.QueryRow(t.Context(), query, args, &n); err != nil {
 		t.Fatal(err)
 	}
-	return status == "AUTHORIZED"
+	return n
 }

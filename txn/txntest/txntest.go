@@ -110,6 +110,9 @@ func panicRollsBack(t *testing.T, h Harness) {
 		panic(cause)
 	})
 	wantErr(t, "a panic must be returned as an error that unwraps to its value", err, cause)
+	if p, ok := errors.AsType[*txn.PanicError](err); !ok || len(p.Stack) == 0 {
+		t.Fatalf("a panic must be returned as a *txn.PanicError with its stack: %T %v", err, err)
+	}
 	h.wantCount(t, s, "a panic must roll back", "a", 0)
 	storetest.Do(t, s, func(ctx context.Context, tx *txn.Tx) error { return h.Add(ctx, tx, "a", 2) })
 	h.wantCount(t, s, "the store must go on after a panic", "a", 2)
@@ -291,7 +294,7 @@ func overIsOver(t *testing.T, h Harness) {
 	for what, tx := range map[string]*txn.Tx{"a commit": committed, "a rollback": failed} {
 		_, err := tx.Exec(t.Context(), "SELECT 1")
 		wantErr(t, "a statement after "+what+" must be refused", err, txn.ErrClosed)
-		_, err = tx.Query(t.Context(), "SELECT 1") //nolint:rowserrcheck,sqlclosecheck // There are no rows.
+		_, err = tx.Query(t.Context(), "SELECT 1")
 		wantErr(t, "a query after "+what+" must be refused", err, txn.ErrClosed)
 		wantErr(t, "an event after "+what+" must be refused", tx.Append(t.Context(), storetest.Envelope(t, "a", 1)), txn.ErrClosed)
 	}
