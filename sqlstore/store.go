@@ -131,6 +131,7 @@ var (
 	_ relay.Provider       = (*Store)(nil)
 	_ inbox.Provider       = (*Store)(nil)
 	_ consumer.Provider    = (*Store)(nil)
+	_ consumer.Classifier  = (*Store)(nil)
 	_ deadletter.Provider  = (*Store)(nil)
 	_ timer.Provider       = (*Store)(nil)
 	_ call.Provider        = (*Store)(nil)
@@ -261,6 +262,11 @@ func (s *Store) Close() error {
 		}
 	})
 	return s.closeErr
+}
+
+// Transient implements [consumer.Classifier]: a full or failing disk says nothing about the event at hand.
+func (s *Store) Transient(err error) bool {
+	return errors.Is(err, ErrDiskFull) || errors.Is(err, ErrIO) || errors.Is(err, ErrClosed)
 }
 
 // Outbox implements [relay.Provider]. The source is also relay.Parking, Bell, Marks, Observer, Lister
