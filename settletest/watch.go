@@ -2,6 +2,7 @@ package settletest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -116,13 +117,21 @@ func (p *watched) settle(to uint64) {
 
 // Seek implements [broker.Seeker].
 func (p *watched) Seek(ctx context.Context, at broker.Position) error {
+	s, ok := p.Partition.(broker.Seeker)
+	if !ok {
+		return errors.ErrUnsupported
+	}
 	p.settle(at.Offset)
-	return p.Partition.(broker.Seeker).Seek(ctx, at)
+	return s.Seek(ctx, at)
 }
 
 // Lag implements [broker.Laggard].
 func (p *watched) Lag(ctx context.Context) (int64, error) {
-	return p.Partition.(broker.Laggard).Lag(ctx)
+	l, ok := p.Partition.(broker.Laggard)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	return l.Lag(ctx)
 }
 
 // Fetch implements [broker.Partition].

@@ -130,5 +130,6 @@ func (s *Service) fail(w http.ResponseWriter, err error) {
 		problem.Write(w, http.StatusNotFound, "unknown-product", "There is no such product", "", nil)
 		return
 	}
+	s.log.Error("the catalogue cannot answer", "err", err)
 	problem.Write(w, http.StatusInternalServerError, "internal", "The catalogue cannot answer", "", nil)
 }

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"strings"
 	"sync"
 
@@ -57,6 +58,7 @@ type Service struct {
 
 	cfg  Config
 	read page.Reader
+	log  *slog.Logger
 
 	// known caches products for the validation of orders, which asks for the same ones over and over.
 	// Every change of a product goes through this service, which keeps it true.
@@ -75,7 +77,13 @@ type Product struct {
 // New returns the service on its own store.
 func New(store settle.Store, b broker.Broker, cfg Config) *Service {
 	cfg.Service.Known = contract.EventTypes()
-	return &Service{Service: settle.NewService("catalog", store, b, cfg.Service), cfg: cfg, read: page.ReaderOf(store), known: map[string]Product{}}
+	if cfg.Service.Logger == nil {
+		cfg.Service.Logger = slog.Default()
+	}
+	return &Service{
+		Service: settle.NewService("catalog", store, b, cfg.Service), cfg: cfg,
+		read: page.ReaderOf(store), log: cfg.Service.Logger, known: map[string]Product{},
+	}
 }
 
 const (

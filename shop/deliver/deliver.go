@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/settledev/settle/retry"
 )
@@ -39,9 +40,10 @@ type Client struct {
 // client means a default one.
 func New(base string, client *http.Client, inFlight int) *Client {
 	if client == nil {
-		transport := http.DefaultTransport.(*http.Transport).Clone()
-		transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 2*inFlight, 2*inFlight
-		client = &http.Client{Transport: transport}
+		client = &http.Client{Transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, IdleConnTimeout: 90 * time.Second,
+			MaxIdleConns: 2 * inFlight, MaxIdleConnsPerHost: 2 * inFlight,
+		}}
 	}
 	return &Client{base + "/v1/deliveries", client}
 }

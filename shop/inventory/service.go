@@ -239,10 +239,10 @@ func (s *Service) release(ctx context.Context, tx *txn.Tx, e event.Of[contract.O
 
 // store writes a reservation's new state; one that is not there yet becomes a tombstone.
 func (s *Service) store(ctx context.Context, tx *txn.Tx, orderID string, old, state State) error {
-	switch {
-	case old == state:
+	if old == state {
 		return nil
-	case old == StateNone:
+	}
+	if old == StateNone {
 		_, err := tx.Exec(ctx, insertReservation, orderID, string(state), "[]", "[]", tx.Now().UnixMilli())
 		return err
 	}

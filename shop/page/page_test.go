@@ -38,13 +38,17 @@ type numbers int
 type numberRows struct{ at, end int }
 
 func (n numbers) Query(_ context.Context, _ string, args ...any) (txn.Rows, error) {
-	after, _ := strconv.Atoi(args[0].(string))
-	return &numberRows{after, min(int(n), after+args[1].(int))}, nil
+	after, _ := strconv.Atoi(fmt.Sprint(args[0])) // Empty is 0.
+	limit, ok := args[1].(int)
+	if !ok {
+		return nil, fmt.Errorf("limit %v", args[1])
+	}
+	return &numberRows{after, min(int(n), after+limit)}, nil
 }
 func (r *numberRows) Next() bool { r.at++; return r.at <= r.end }
 func (r *numberRows) Scan(dest ...any) error {
-	*dest[0].(*string) = fmt.Sprintf("%02d", r.at)
-	return nil
+	_, err := fmt.Sscan(fmt.Sprintf("%02d", r.at), dest[0])
+	return err
 }
 func (r *numberRows) Err() error   { return nil }
 func (r *numberRows) Close() error { return nil }

@@ -70,9 +70,10 @@ const (
 
 func newGateway(base string, client *http.Client, inFlight int) *gateway {
 	if client == nil {
-		transport := http.DefaultTransport.(*http.Transport).Clone()
-		transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 4*inFlight, 4*inFlight
-		client = &http.Client{Transport: transport}
+		client = &http.Client{Transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, IdleConnTimeout: 90 * time.Second,
+			MaxIdleConns: 4 * inFlight, MaxIdleConnsPerHost: 4 * inFlight,
+		}}
 	}
 	return &gateway{base, client}
 }

@@ -184,10 +184,10 @@ func (s *Service) tell(ctx context.Context, tx *txn.Tx, in Input, orderID, custo
 }
 
 func store(ctx context.Context, tx *txn.Tx, orderID string, old row, state State, code string) error {
-	switch {
-	case old.state == state:
+	if old.state == state {
 		return nil
-	case old.state == StateNone:
+	}
+	if old.state == StateNone {
 		_, err := tx.Exec(ctx, insertPayment, orderID, string(state), old.amount.Minor(), old.amount.Currency(), tx.Now().UnixMilli())
 		return err
 	}

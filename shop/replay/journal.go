@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -98,11 +99,7 @@ func (j *Journal) Get(invoice string) (Answer, bool) {
 func (j *Journal) Answers() map[string]Answer {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	all := make(map[string]Answer, len(j.answers))
-	for k, v := range j.answers {
-		all[k] = v
-	}
-	return all
+	return maps.Clone(j.answers)
 }
 
 // Add stores an answer and returns when it is on disk. After an error nothing more is stored: the last line

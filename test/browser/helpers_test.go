@@ -182,6 +182,30 @@ func (p *tab) noSidewaysScroll(name string) {
 	}
 }
 
+// shiftMax is what Core Web Vitals calls good (Cumulative Layout Shift).
+const shiftMax = 0.1
+
+// steady fails when what was shown moved without the user's doing.
+func (p *tab) steady(name string) {
+	p.t.Helper()
+	type shift struct {
+		Sum   float64
+		Moved string
+	}
+	s := eval[shift](p, `new Promise((done) => {
+		const found = [];
+		new PerformanceObserver((list) => found.push(...list.getEntries().filter((e) => !e.hadRecentInput))).observe({type: 'layout-shift', buffered: true});
+		setTimeout(() => done({
+			sum: found.reduce((sum, e) => sum + e.value, 0),
+			moved: found.flatMap((e) => e.sources).map((s) => (s.node?.outerHTML ?? s.node?.nodeName ?? '').slice(0, 80)
+				+ ' from ' + Math.round(s.previousRect.top) + ' to ' + Math.round(s.currentRect.top)).slice(0, 8).join('\n'),
+		}), 50);
+	})`)
+	if s.Sum > shiftMax {
+		p.t.Errorf("%s: layout shift of %.3f, %.1f allowed:\n%s", name, s.Sum, shiftMax, s.Moved)
+	}
+}
+
 // accessible fails on serious violations of the accessibility rules.
 func (p *tab) accessible(name string) {
 	p.t.Helper()

@@ -46,7 +46,7 @@ func TestOrderFromSearchToCompletion(t *testing.T) {
 	if n := eval[int](p, `document.querySelectorAll('#steps [data-step=done]').length`); n != 5 {
 		t.Errorf("%d steps are done, want 5", n)
 	}
-	if !eval[bool](p, `document.getElementById('cancel-card').hidden`) {
+	if !eval[bool](p, `document.getElementById('cancel').disabled`) {
 		t.Error("a completed order can be canceled")
 	}
 	p.goTo("/")
@@ -180,10 +180,12 @@ func TestPollingWhenTheFeedFails(t *testing.T) {
 	command(p, network.SetBlockedURLs, network.SetBlockedURLsParams{URLPatterns: []*network.BlockPattern{{
 		URLPattern: "http://*:*/orders/*/events", Block: true,
 	}}})
+	p.size(360, 800)
 	id := order(t, "browser-poll")
 	p.goTo("/order/" + id)
 	p.until(`document.getElementById('link').innerText === 'Connection lost, retrying'`)
 	p.until(completed)
+	p.steady("an order that completes")
 	p.shot("polling")
 	p.accessible("polling")
 	// The feed comes back by itself.
@@ -220,6 +222,7 @@ func TestPagesLookRight(t *testing.T) {
 					order(t, "browser-look")
 					p.until(`document.querySelector('[data-type=OrderPaid]') !== null`)
 				}
+				p.steady(name)
 				p.noSidewaysScroll(name)
 				p.accessible(name)
 				p.shot(name)

@@ -50,7 +50,7 @@ func points() []string {
 func demo(broker, report string, more ...string) []string {
 	return append([]string{
 		"demo", "--exit", "--report", report, "--broker", broker, "--stock", "tight=60", "--decline", "7",
-		"--delayed", "50ms", "--ship-delay", "20ms",
+		"--delayed", "50ms", "--ship-delay", "100ms",
 		"--gateway-faults", `{"errorBeforePercent":2,"errorAfterPercent":3,"webhookDuplicatePercent":10}`,
 		"--platform-faults", `{"errorAfterPercent":3}`,
 	}, more...)
@@ -81,7 +81,7 @@ func (r *run) next(broker string) string {
 	}
 }
 
-// TestCrash kills the process -kills times, each at work, and wants every book balanced in the end. A replay
+// TestCrash kills the process -kills times, each at work, while customers cancel, and wants every book balanced in the end. A replay
 // that ends before enough kills have hit it is followed by another, with the other broker.
 func TestCrash(t *testing.T) {
 	binary.NeedsProcesses(t)
@@ -121,17 +121,25 @@ func (r *run) replay(broker string, n int) {
 		r.spread[point]++
 		t.Logf("kill %d: %s at %s, %d events handled since the start", r.killed, broker, point, handled)
 	}
-	p := binary.Start(t, dir, demo(broker, report)...)
-	if code := p.Wait(); code != 0 {
+	p, wait := r.start(dir, demo(broker, report)...)
+	code := p.Wait()
+	if wait(); code != 0 {
 		t.Errorf("%s: exit code %d\n%s\n%s", broker, code, p.Stdout(), p.Stderr())
 		r.keep(dir)
 		return
 	}
-	check(t, dir, report)
-	t.Logf("%s: balanced after %.1fs", broker, time.Since(started).Seconds())
+	rep := check(t, dir, report)
 	if t.Failed() {
 		r.keep(dir)
 	}
+	t.Logf("%s: balanced after %.1fs: %v, canceled %v", broker, time.Since(started).Seconds(), rep.Terminal, rep.Canceled)
+}
+
+// start starts the process, and customers of it.
+func (r *run) start(dir string, args ...string) (p *binary.Process, wait func()) {
+	r.t.Helper()
+	p = binary.Start(r.t, dir, args...)
+	return p, customers(r.t, p)
 }
 
 // keep saves the data of a failure.
@@ -153,8 +161,9 @@ func (r *run) kill(dir, broker, report, point string) (handled int64, hit bool) 
 		return r.killOutside(dir, broker, report, from)
 	}
 	spec := fmt.Sprintf("%s:%d@%d", point, 1+r.random.Int64N(8), from)
-	p := binary.Start(r.t, dir, demo(broker, report, "--crash", spec)...)
+	p, wait := r.start(dir, demo(broker, report, "--crash", spec)...)
 	code := p.Wait()
+	wait()
 	said := crashed.FindStringSubmatch(p.Stderr())
 	switch {
 	case code == 0:
@@ -172,7 +181,8 @@ func (r *run) kill(dir, broker, report, point string) (handled int64, hit bool) 
 // killOutside kills the process a random moment after it has handled enough.
 func (r *run) killOutside(dir, broker, report string, from int64) (handled int64, hit bool) {
 	moment := time.Duration(r.random.Int64N(int64(30 * time.Millisecond)))
-	p := binary.Start(r.t, dir, demo(broker, report)...)
+	p, wait := r.start(dir, demo(broker, report)...)
+	defer wait()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for handled < from {
@@ -197,7 +207,7 @@ func (r *run) killOutside(dir, broker, report string, from int64) (handled int64
 }
 
 // check wants the books balanced, the figures that no race can change, and every event once and in order.
-func check(t *testing.T, dir, report string) {
+func check(t *testing.T, dir, report string) replay.Report {
 	t.Helper()
 	rep := binary.ReadReport(t, report)
 	if !rep.Balanced {
@@ -207,13 +217,19 @@ func check(t *testing.T, dir, report string) {
 	if rep.Terminal["COMPLETED"]+rep.Terminal["CANCELED"] != rep.Accepted || rep.Open != 0 {
 		t.Errorf("%v of %d accepted orders ended, %d open", rep.Terminal, rep.Accepted, rep.Open)
 	}
-	if rep.Canceled["OUT_OF_STOCK"] == 0 || rep.Canceled["CARD_DECLINED"] == 0 || len(rep.Canceled) != 2 {
+	for reason, n := range rep.Canceled {
+		if n == 0 || reason != "OUT_OF_STOCK" && reason != "CARD_DECLINED" && reason != "CUSTOMER" {
+			t.Errorf("canceled: %v", rep.Canceled)
+		}
+	}
+	if rep.Canceled["OUT_OF_STOCK"] == 0 || rep.Canceled["CARD_DECLINED"] == 0 {
 		t.Errorf("canceled: %v", rep.Canceled)
 	}
 	events, orders := binary.CheckEvents(t, dir)
 	if orders != rep.Accepted || int64(events) != rep.Events.Emitted {
 		t.Errorf("the outboxes have %d orders, %d events; the report %d, %d", orders, events, rep.Accepted, rep.Events.Emitted)
 	}
+	return rep
 }
 
 // sameMonth wants the figures of shop.md that stock and declines don't change.

@@ -116,7 +116,7 @@ func Start(t *testing.T, dir string, args ...string) *Process {
 	args = append(args, "--dir", dir, "--addr", "127.0.0.1:0")
 	p := &Process{Dir: dir, t: t, done: make(chan struct{})}
 	p.cmd = exec.CommandContext(t.Context(), os.Getenv(Variable), args...)
-	p.cmd.Stdout = writer(func(b []byte) { p.stdout.Write(b) }).locked(&p.mu)
+	p.cmd.Stdout = lockedWriter{&p.mu, &p.stdout}
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -145,23 +145,16 @@ func Start(t *testing.T, dir string, args ...string) *Process {
 	return p
 }
 
-// writer is a function as an io.Writer.
-type writer func([]byte)
-
-func (w writer) locked(mu *sync.Mutex) io.Writer {
-	return lockedWriter{mu, w}
-}
-
+// lockedWriter writes to a buffer that others read meanwhile.
 type lockedWriter struct {
 	mu *sync.Mutex
-	w  writer
+	to *strings.Builder
 }
 
-func (l lockedWriter) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.w(b)
-	return len(b), nil
+func (w lockedWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.to.Write(b)
 }
 
 // follow reads what the shop says of itself until it ends.
@@ -173,24 +166,28 @@ func (p *Process) follow(stderr io.Reader, ready chan<- struct{}) {
 		p.mu.Lock()
 		p.stderr.WriteString(line)
 		p.mu.Unlock()
-		if name, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
-			switch value = strings.TrimSpace(value); name {
-			case "shop":
-				p.URL = value
-			case "pgsim":
-				p.Gateway = value
-			case "platform": // The last line of the start.
-				if p.Platform == "" {
-					p.Platform = value
-					close(ready)
-				}
-			}
+		if p.Platform == "" {
+			p.address(line, ready)
 		}
 		if err != nil {
 			break
 		}
 	}
 	_ = p.cmd.Wait() // The state says how it ended.
+}
+
+// address takes a line of the start, which says where a program listens.
+func (p *Process) address(line string, ready chan<- struct{}) {
+	name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+	switch value = strings.TrimSpace(value); name {
+	case "shop":
+		p.URL = value
+	case "pgsim":
+		p.Gateway = value
+	case "platform": // The last line of the start.
+		p.Platform = value
+		close(ready)
+	}
 }
 
 // Ended reports whether the process has ended.

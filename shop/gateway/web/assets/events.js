@@ -46,8 +46,7 @@ export const inWords = (type) => EVENTS[type] ?? type;
 const STATES = {
   PENDING: ['Received', 'wait', 'Your items are being reserved.'],
   STOCK_RESERVED: ['Items reserved', 'wait', 'Waiting for your payment to be authorized.'],
-  PAYMENT_IN_PROGRESS: ['Payment in progress', 'wait',
-    'Your payment is taking longer than usual: up to 2 minutes. If it has not gone through by then, the order is canceled and nothing is charged.'],
+  PAYMENT_IN_PROGRESS: ['Payment in progress', 'wait', 'This is taking longer than usual, up to 2 minutes. If it fails, nothing is charged.'],
   PAID: ['Paid', 'good', 'Your payment is authorized. Your items are being prepared for shipment.'],
   COMPLETED: ['Completed', 'good', 'Your order has been shipped and the payment collected.'],
   CANCELING: ['Canceling', 'wait', 'Your items and your payment are being released.'],

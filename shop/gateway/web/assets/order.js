@@ -103,8 +103,11 @@ function renderFacts() {
 }
 
 function renderCancel() {
-  byId('cancel-card').hidden = isTerminal(order);
-  byId('cancel').disabled = order.state === 'CANCELING';
+  const over = isTerminal(order);
+  // What is offered once keeps its place: it is closed, not removed, when the order ends.
+  if (!over) byId('cancel-card').hidden = false;
+  byId('cancel').disabled = over || order.state === 'CANCELING';
+  setText(byId('cancel'), over ? 'No longer possible' : 'Cancel this order');
   setText(byId('ask-about'), `${showMoney(order.total)} will not be charged and all ${order.lines?.length ?? 0} lines go back to stock. This cannot be undone.`);
   if ([...timeline.values()].some((e) => e.type === 'OrderCancelRefused')) {
     refuse({ title: 'The order could not be canceled', detail: 'It had been shipped already.', code: 'order-already-shipped' });
@@ -155,7 +158,6 @@ async function cancel() {
     if (e.code === 'order-already-shipped') e.detail ||= 'It can no longer be canceled.';
     refuse(e);
   }
-  byId('cancel').disabled = false;
   await load();
 }
 

@@ -10,7 +10,7 @@ let search = { query: '', next: '', stop: new AbortController() };
 // Products ---------------------------------------------------------------------------------------
 
 function ghosts() {
-  return Array.from({ length: 8 }, () => el('li', { class: 'product' }, el('span', { class: 'ghost long' })));
+  return Array.from({ length: PAGE }, () => el('li', { class: 'product' }, el('span', { class: 'ghost long' })));
 }
 
 function productRow(product) {
