@@ -2,10 +2,12 @@ package test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -37,8 +39,8 @@ func benchmark(b *testing.B, store *sqlstore.Store, br *memory.Broker, svc runs,
 	b.ReportAllocs()
 	b.ResetTimer()
 	go func() { done <- svc.Run(ctx) }()
-	for _, err := range br.Publish(ctx, messages) {
-		if err != nil {
+	for batch := range slices.Chunk(messages, broker.PublishMax) {
+		if err := errors.Join(br.Publish(ctx, batch)...); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -194,7 +194,7 @@ func (b *bridge) RoundTrip(r *http.Request) (resp *http.Response, err error) {
 	return w.Result(), nil
 }
 
-// lines are products and its quantity: "10001 x3".
+// lines are products with their quantities: "10001 x3".
 func lines(texts ...string) (all []contract.Line) {
 	for _, text := range texts {
 		var l contract.Line
