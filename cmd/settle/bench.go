@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 
 	"github.com/settledev/settle/cmd/settle/internal/bench"
 )
@@ -15,10 +17,19 @@ type benchCmd struct {
 
 	Names []string `arg:"" optional:"" help:"Benchmarks to run; all runs every one." placeholder:"NAME"`
 	List  bool     `help:"List the benchmarks."`
+
+	IdleClients string `help:"Hold NAME idle clients of this address: a part of the benchmark push." hidden:"" placeholder:"ADDR"`
 }
 
 // Run measures.
 func (c *benchCmd) Run(ctx context.Context, t *terminal) error {
+	if c.IdleClients != "" && len(c.Names) == 1 {
+		n, err := strconv.Atoi(c.Names[0])
+		if err != nil {
+			return usage("--idle-clients: %v", err)
+		}
+		return bench.IdleClients(ctx, c.IdleClients, n, os.Stdin, t.out)
+	}
 	if c.List || len(c.Names) == 0 {
 		return printItems(t, c.JSON, bench.All(), "NAME\tMEASURES", func(b bench.Bench) string { return b.Name + "\t" + b.About })
 	}

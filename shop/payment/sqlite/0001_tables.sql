@@ -19,7 +19,7 @@ CREATE TABLE refund (
     at        INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- Hints of the gateway that were followed, about payments whose outcome was open: a webhook comes more than once.
+-- Hints of the gateway that have been seen: a webhook comes more than once.
 CREATE TABLE webhook (
     id TEXT PRIMARY KEY,
     at INTEGER NOT NULL

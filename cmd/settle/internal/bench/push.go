@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -63,46 +65,74 @@ func idleClients(ctx context.Context, _ string) ([]Result, error) {
 	return []Result{result("push/idle", "KB per client", ours, base, "net/http handler with a channel of 256", "<= 8 KB", ours <= 8)}, nil
 }
 
-// perClient connects clients that only wait, and returns what the process grew by for each, in KB. The
-// clients are sockets without a goroutine in the same process.
+// perClient lets another process connect clients that only wait, and returns what this one grew by for
+// each, in KB.
 func perClient(ctx context.Context, h http.Handler, n int) (kb float64, err error) {
 	srv, url, err := serve(h)
 	if err != nil {
 		return 0, err
 	}
-	conns := make([]net.Conn, 0, n)
-	defer func() {
-		for _, c := range conns {
-			err = errors.Join(err, c.Close())
-		}
-		err = errors.Join(err, srv.Close())
-	}()
+	defer func() { err = errors.Join(err, srv.Close()) }()
 	debug.FreeOSMemory()
 	before, err := resident()
 	if err != nil {
 		return 0, err
 	}
-	var d net.Dialer
-	buf := make([]byte, 1024)
-	for i := range n {
-		c, err := d.DialContext(ctx, "tcp", strings.TrimPrefix(url, "http://"))
-		if err != nil {
-			return 0, err
-		}
-		conns = append(conns, c)
-		if _, err := fmt.Fprintf(c, "GET /?id=%d HTTP/1.1\r\nHost: bench\r\n\r\n", i); err != nil {
-			return 0, err
-		}
-		if _, err := c.Read(buf); err != nil { // The head of the answer: the handler is there.
-			return 0, err
-		}
-	}
-	debug.FreeOSMemory()
-	after, err := resident()
+	self, err := os.Executable()
 	if err != nil {
 		return 0, err
 	}
+	cmd := exec.CommandContext(ctx, self, "bench", "--idle-clients", strings.TrimPrefix(url, "http://"), strconv.Itoa(n))
+	cmd.Stderr = os.Stderr
+	hold, err := cmd.StdinPipe()
+	if err != nil {
+		return 0, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	var after float64
+	if err == nil && strings.TrimSpace(line) != "connected" {
+		err = fmt.Errorf("clients said %q", line)
+	}
+	if err == nil {
+		debug.FreeOSMemory()
+		after, err = resident()
+	}
+	if err = errors.Join(err, hold.Close(), cmd.Wait()); err != nil {
+		return 0, err
+	}
 	return (after - before) / float64(n), nil
+}
+
+// IdleClients connects n clients to an address, says so, and holds them until in ends: the other process
+// of the benchmark push.
+func IdleClients(ctx context.Context, addr string, n int, in io.Reader, out io.Writer) (err error) {
+	var d net.Dialer
+	buf := make([]byte, 1024)
+	for i := range n {
+		c, err := d.DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close() }() // All of them are held until the end.
+		if _, err := fmt.Fprintf(c, "GET /?id=%d HTTP/1.1\r\nHost: bench\r\n\r\n", i); err != nil {
+			return err
+		}
+		if _, err := c.Read(buf); err != nil { // The head of the answer: the handler is there.
+			return err
+		}
+	}
+	if _, err := fmt.Fprintln(out, "connected"); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, in)
+	return err
 }
 
 // resident returns the process's resident memory in KB.
