@@ -117,7 +117,7 @@ func (r *orderRig) must(status int, method, path, body string, header ...string)
 func (r *orderRig) place() string {
 	r.t.Helper()
 	v := r.must(http.StatusAccepted, "POST", "/orders", `{"customerId":"c1","items":[{"productId":"10001","quantity":3}]}`)
-	return v["id"].(string)
+	return as[string](v["id"])
 }
 
 // tell publishes another service's events one after the other, and lets a second pass.
@@ -229,8 +229,8 @@ func TestOrderCompletes(t *testing.T) {
 		}
 		r.tell(contract.StockReservationFailed.New(contract.StockFailedV1{OrderID: id}), contract.PaymentVoided.New(orderPayment(id, "")))
 		r.wantState(id, "COMPLETED", "")
-		items := r.must(http.StatusOK, "GET", "/internal/orders", "")["items"].([]any)
-		facts := items[0].(map[string]any)["facts"].(map[string]any)
+		items := as[[]any](r.must(http.StatusOK, "GET", "/internal/orders", "")["items"])
+		facts := as[map[string]any](as[map[string]any](items[0])["facts"])
 		if facts["contradictions"] != 2.0 || facts["payment"] != "CAPTURED" || facts["stock"] != "COMMITTED" || facts["shipment"] != "CREATED" {
 			r.t.Errorf("facts %v", facts)
 		}
@@ -390,7 +390,7 @@ func TestOrderImport(t *testing.T) {
 		if first["id"] != order.ImportedID("536365") || fmt.Sprint(first["total"]) != "map[amount:12.94 currency:GBP]" {
 			r.t.Errorf("import: %v", first)
 		}
-		id := first["id"].(string)
+		id := as[string](first["id"])
 		r.complete(id)
 		// A day later, and with another content: the first import stands.
 		again := r.must(http.StatusAccepted, "POST", "/import/orders", strings.Replace(body, "2.10", "9.99", 1))
@@ -401,7 +401,7 @@ func TestOrderImport(t *testing.T) {
 
 		ret := `{"reference":"C536379","customerId":"14527","items":[{"productId":"10001","quantity":1,"unitPrice":"27.50"}]}`
 		v := r.must(http.StatusAccepted, "POST", "/import/returns", ret)
-		rid := v["id"].(string)
+		rid := as[string](v["id"])
 		if rid != order.ImportedReturnID("C536379") || v["state"] != "REQUESTED" || fmt.Sprint(v["amount"]) != "map[amount:27.50 currency:GBP]" {
 			r.t.Errorf("return: %v", v)
 		}
@@ -411,7 +411,7 @@ func TestOrderImport(t *testing.T) {
 			r.t.Errorf("return again: %v", v)
 		}
 		r.wantEmitted(rid, "ReturnRequested", "ReturnCompleted")
-		if items := r.must(http.StatusOK, "GET", "/internal/returns", "")["items"].([]any); len(items) != 1 {
+		if items := as[[]any](r.must(http.StatusOK, "GET", "/internal/returns", "")["items"]); len(items) != 1 {
 			r.t.Errorf("returns: %v", items)
 		}
 	})
@@ -420,7 +420,7 @@ func TestOrderImport(t *testing.T) {
 func TestOrderReturn(t *testing.T) {
 	inOrderRig(t, func(_ *testing.T, r *orderRig) {
 		v := r.must(http.StatusAccepted, "POST", "/orders", `{"customerId":"c","items":[{"productId":"10002","quantity":3},{"productId":"10001","quantity":1},{"productId":"10002","quantity":1}]}`)
-		id := v["id"].(string)
+		id := as[string](v["id"])
 		give := func(status int, product string, n int) map[string]any {
 			return r.must(status, "POST", "/returns", fmt.Sprintf(`{"orderId":%q,"items":[{"productId":%q,"quantity":%d}]}`, id, product, n))
 		}
@@ -437,7 +437,7 @@ func TestOrderReturn(t *testing.T) {
 		// Three units at 0.335 were 1.01 together: one by one they are refunded so that the sum is exact.
 		var got []string
 		for range 4 {
-			got = append(got, give(http.StatusAccepted, "10002", 1)["amount"].(map[string]any)["amount"].(string))
+			got = append(got, as[string](as[map[string]any](give(http.StatusAccepted, "10002", 1)["amount"])["amount"]))
 		}
 		if fmt.Sprint(got) != "[0.34 0.33 0.34 0.34]" {
 			r.t.Errorf("refunds %v", got)
@@ -447,7 +447,7 @@ func TestOrderReturn(t *testing.T) {
 		}
 		give(http.StatusAccepted, "10001", 1)
 		v = r.must(http.StatusOK, "GET", "/orders/"+id, "")
-		if fmt.Sprint(v["returned"]) != fmt.Sprint(v["total"]) || len(v["returns"].([]any)) != 5 {
+		if fmt.Sprint(v["returned"]) != fmt.Sprint(v["total"]) || len(as[[]any](v["returns"])) != 5 {
 			r.t.Errorf("order: %v", v)
 		}
 	})
@@ -489,8 +489,8 @@ func TestOrderPages(t *testing.T) {
 		walk := func(path string) (ids []string) {
 			for after := ""; ; {
 				v := r.must(http.StatusOK, "GET", path+"?limit=2&after="+after, "")
-				for _, it := range v["items"].([]any) {
-					ids = append(ids, it.(map[string]any)["id"].(string))
+				for _, it := range as[[]any](v["items"]) {
+					ids = append(ids, as[string](as[map[string]any](it)["id"]))
 				}
 				if after, _ = v["next"].(string); after == "" {
 					return ids
@@ -574,4 +574,13 @@ func BenchmarkOrderPlace(b *testing.B) {
 	if err := store.Close(); err != nil {
 		b.Error(err)
 	}
+}
+
+// as returns v as a T; another type fails the test with its name.
+func as[T any](v any) T {
+	out, ok := v.(T)
+	if !ok {
+		panic(fmt.Sprintf("got %T, want %T: %v", v, out, v))
+	}
+	return out
 }
