@@ -27,8 +27,12 @@ func TestTxnSuite(t *testing.T) {
 			return err
 		},
 		Committed: func(t *testing.T, s txn.Runner, name string) int {
+			store, ok := s.(*sqlstore.Store)
+			if !ok {
+				t.Fatalf("runner is a %T", s)
+			}
 			var n int
-			err := s.(*sqlstore.Store).QueryRow(t.Context(), "SELECT coalesce(sum(n), 0) FROM counter WHERE name = ?1", []any{name}, &n)
+			err := store.QueryRow(t.Context(), "SELECT coalesce(sum(n), 0) FROM counter WHERE name = ?1", []any{name}, &n)
 			if err != nil {
 				t.Error(err)
 			}
