@@ -54,6 +54,8 @@ type Options struct {
 	// Gateway and Platform are the faults of the outside world.
 	Gateway  pgsim.Faults
 	Platform faults.Transport
+	// NoWebhooks keeps the payment gateway from sending webhooks: its answers alone tell what it did.
+	NoWebhooks bool
 	// PaymentDelayed and PaymentExpired are the order's deadlines; zero means the order's defaults.
 	PaymentDelayed time.Duration
 	PaymentExpired time.Duration

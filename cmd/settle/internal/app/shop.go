@@ -57,9 +57,11 @@ func (a *App) openOutside(ctx context.Context) error {
 	if err := pgsim.Migrate(ctx, a.stores["pgsim"]); err != nil {
 		return err
 	}
-	pg, err := pgsim.New(a.stores["pgsim"], pgsim.Config{
-		Faults: a.opts.Gateway, WebhookURL: a.front.url() + "/webhooks/payments", WebhookSecret: a.secret, Logger: a.opts.Logger,
-	})
+	cfg := pgsim.Config{Faults: a.opts.Gateway, WebhookSecret: a.secret, Logger: a.opts.Logger}
+	if !a.opts.NoWebhooks {
+		cfg.WebhookURL = a.front.url() + "/webhooks/payments"
+	}
+	pg, err := pgsim.New(a.stores["pgsim"], cfg)
 	if err != nil {
 		return err
 	}
