@@ -103,6 +103,56 @@ func TestCatalogSearch(t *testing.T) {
 	})
 }
 
+// TestCatalogInStock proves that a page of what can be sold is a full one, in order, and walks on.
+func TestCatalogInStock(t *testing.T) {
+	var svc *catalog.Service
+	inPart(t, catalog.Migrations(), func(p *part) (runs, http.Handler) {
+		svc = catalog.New(p.store, p.broker, catalog.Config{Service: p.config(), Available: func(_ context.Context, ids []string) (map[string]int64, error) {
+			free := map[string]int64{}
+			for _, id := range ids { // Every tenth product is there; those that begin with X are not counted.
+				if id[0] != 'X' {
+					free[id] = 0
+					if id[len(id)-1] == '0' {
+						free[id] = 3
+					}
+				}
+			}
+			return free, nil
+		}})
+		return svc, svc.Handler()
+	}, func(p *part) {
+		var products []catalog.Product
+		for i := range 1200 {
+			products = append(products, catalog.Product{ID: fmt.Sprintf("%05d", i), Name: "THING", Price: price(p.t, "1"), Currency: contract.GBP})
+		}
+		products = append(products, catalog.Product{ID: "X", Name: "SERVICE", Price: price(p.t, "1"), Currency: contract.GBP})
+		if err := svc.Seed(p.t.Context(), products); err != nil {
+			p.t.Fatal(err)
+		}
+		var got []string
+		for after := ""; ; {
+			var page struct {
+				Items []struct{ ID string }
+				Next  string
+			}
+			w := httptest.NewRecorder()
+			p.http.ServeHTTP(w, httptest.NewRequestWithContext(p.t.Context(), http.MethodGet, "/products?inStock=true&limit=50&after="+url.QueryEscape(after), nil))
+			if err := json.Unmarshal(w.Body.Bytes(), &page); err != nil {
+				p.t.Fatalf("%v: %.200s", err, w.Body)
+			}
+			for _, it := range page.Items {
+				got = append(got, it.ID)
+			}
+			if after = page.Next; after == "" {
+				break
+			}
+		}
+		if len(got) != 121 || got[0] != "00000" || got[119] != "01190" || got[120] != "X" {
+			p.t.Errorf("%d products in stock: %v", len(got), got)
+		}
+	})
+}
+
 // ask sends a request and returns the status and the code of a refusal.
 func (p *part) ask(method, path string) string {
 	p.t.Helper()

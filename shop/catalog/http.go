@@ -61,12 +61,41 @@ func (s *Service) list(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, http.StatusBadRequest, "bad-page", "The page cannot be read", err.Error(), nil)
 		return
 	}
-	items, err := s.items(r.Context(), listProducts, ask.After, pattern(query), ask.Limit)
+	items, err := s.found(r.Context(), ask, query, r.URL.Query().Get("inStock") == "true")
 	if err != nil {
 		s.fail(w, err)
 		return
 	}
 	page.Write(w, http.StatusOK, page.New(ask, items, func(i Item) string { return i.ID }))
+}
+
+// found returns the page of products that match a query, on request only those that can be sold now. As
+// stock is another service's, those are looked for page by page, up to scanMax products.
+func (s *Service) found(ctx context.Context, ask page.Ask, query string, inStock bool) ([]Item, error) {
+	const batch, scanMax = 500, 50_000
+	after := ask.After
+	if !inStock {
+		return s.items(ctx, listProducts, after, pattern(query), ask.Limit)
+	}
+	var found []Item
+	for range scanMax / batch {
+		items, err := s.items(ctx, listProducts, after, pattern(query), batch)
+		if err != nil {
+			return nil, err
+		}
+		for _, it := range items {
+			if it.Available == nil || *it.Available > 0 {
+				if found = append(found, it); len(found) == ask.Limit {
+					return found, nil
+				}
+			}
+		}
+		if len(items) < batch {
+			break
+		}
+		after = items[len(items)-1].ID
+	}
+	return found, nil
 }
 
 func (s *Service) show(w http.ResponseWriter, r *http.Request) {

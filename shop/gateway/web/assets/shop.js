@@ -36,6 +36,7 @@ async function find(query) {
 
 async function load(asked, anew) {
   const params = new URLSearchParams({ query: asked.query, limit: PAGE, after: asked.next });
+  if (byId('in-stock').checked) params.set('inStock', 'true');
   try {
     const page = await request(`/products?${params}`, { signal: asked.stop.signal });
     showProducts(asked, page, anew);
@@ -62,7 +63,7 @@ function showProducts(asked, page, anew) {
 
 const nothing = (query) => el('p', { class: 'empty' },
   el('strong', {}, query ? `Nothing found for “${query}”` : 'There are no products'),
-  query ? 'Try fewer or other words.' : 'The catalogue is empty.');
+  byId('in-stock').checked ? 'Only products in stock were looked for.' : query ? 'Try fewer or other words.' : 'The catalogue is empty.');
 
 // Basket -----------------------------------------------------------------------------------------
 
@@ -179,6 +180,7 @@ function start() {
   byId('customer').value = customer() === 'guest' ? '' : customer();
   byId('query').addEventListener('input', debounce(200, (e) => find(e.target.value.trim())));
   byId('search').addEventListener('submit', (e) => { e.preventDefault(); find(byId('query').value.trim()); });
+  byId('in-stock').addEventListener('change', () => find(search.query));
   byId('more').addEventListener('click', () => load(search, false));
   byId('checkout').addEventListener('submit', (e) => {
     e.preventDefault();
