@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/settledev/settle"
 	"github.com/settledev/settle/deadletter"
 	"github.com/settledev/settle/relay"
@@ -97,13 +99,9 @@ func (a *App) newShop() (*shop, error) {
 	s.notify = notify.New(a.stores["notify"], a.broker, notify.Config{Service: a.config("notify"), PlatformURL: a.PlatURL})
 	s.platform = platform.New(a.stores["platform"], a.broker, platform.Config{Service: a.config("platform"), PlatformURL: a.PlatURL})
 	var err error
-	hooks := order.Hooks{}
-	if a.opts.Ended != nil {
-		hooks.Ended = func(_ string, _ order.State, _ contract.Reason, took time.Duration) { a.opts.Ended(took) }
-	}
 	s.order, err = order.New(a.stores["order"], a.broker, order.Config{
 		Service: a.config("order"), Catalog: products{s.catalog},
-		DelayedAfter: a.opts.PaymentDelayed, ExpiredAfter: a.opts.PaymentExpired, Hooks: hooks,
+		DelayedAfter: a.opts.PaymentDelayed, ExpiredAfter: a.opts.PaymentExpired, Hooks: a.orderHooks(),
 	})
 	if err != nil {
 		return nil, err
@@ -133,6 +131,27 @@ func (a *App) newShop() (*shop, error) {
 		}
 	}
 	return s, nil
+}
+
+// orderHooks measures whole orders, from acceptance to their end: what a customer waits for.
+func (a *App) orderHooks() order.Hooks {
+	ended := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: "shop", Name: "order_seconds", Help: "Time from an order's acceptance to its end, by how it ended.",
+		Buckets: prometheus.ExponentialBuckets(0.001, 2, 18),
+	}, []string{"state", "reason"})
+	contradicted := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "shop", Name: "order_contradictions_total", Help: "Events that could not be true beside an order's facts, and changed nothing.",
+	}, []string{"type"})
+	a.registry.MustRegister(ended, contradicted)
+	return order.Hooks{
+		Ended: func(_ string, state order.State, reason contract.Reason, took time.Duration) {
+			ended.WithLabelValues(string(state), string(reason)).Observe(took.Seconds())
+			if a.opts.Ended != nil {
+				a.opts.Ended(took)
+			}
+		},
+		Contradicted: func(_, eventType string) { contradicted.WithLabelValues(eventType).Inc() },
+	}
 }
 
 // services are what every service is at its core.
