@@ -40,6 +40,13 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// Trimming is bounded work: a slice, a breath for the writers of the same store, the next slice.
+const (
+	trimSlice = 10_000
+	trimPause = 100 * time.Millisecond
+	trimEvery = time.Minute
+)
+
 func (c Config) withDefaults() (Config, error) {
 	def := func(v *int, d int) {
 		if *v == 0 {
@@ -125,7 +132,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	defer stop()
 	poll := time.NewTicker(h.cfg.Poll)
 	defer poll.Stop()
-	trim := time.NewTicker(time.Minute)
+	trim := time.NewTimer(trimEvery)
 	defer trim.Stop()
 	for {
 		if err := h.follow(ctx); err != nil && ctx.Err() == nil {
@@ -137,9 +144,15 @@ func (h *Hub) Run(ctx context.Context) error {
 		case <-ring:
 		case <-poll.C:
 		case <-trim.C:
-			if _, err := h.log.Trim(ctx, h.cfg.Keep, 10_000); err != nil && ctx.Err() == nil {
+			n, err := h.log.Trim(ctx, h.cfg.Keep, trimSlice)
+			if err != nil && ctx.Err() == nil {
 				h.cfg.Logger.Warn("feed log cannot be trimmed", "err", err)
 			}
+			pause := trimEvery
+			if n >= trimSlice {
+				pause = trimPause
+			}
+			trim.Reset(pause)
 		}
 	}
 }

@@ -293,6 +293,20 @@ func TestHeadHasNoStream(t *testing.T) {
 	})
 }
 
+// A log that grows by more than one slice a minute is trimmed all the same, or it would fill the disk.
+func TestTrimKeepsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, push.Config{Keep: 10, ReplayMax: 5})
+		r.add(25_000, "order/1")
+		r.start()
+		<-time.After(2 * time.Minute)
+		_, first, last, err := r.store.Feed().Bounds(t.Context())
+		if err != nil || last-first+1 != 10 {
+			t.Errorf("log keeps %d to %d (%v), want 10 frames", first, last, err)
+		}
+	})
+}
+
 func TestLogIsTrimmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, push.Config{Keep: 10, ReplayMax: 5})

@@ -212,6 +212,12 @@ func (r *Relay) replayKey(ctx context.Context, k *keeper, key route, limit int, 
 	if err != nil {
 		return 0, err
 	}
+	if slices.ContainsFunc(page, func(e Parked) bool { return !e.Replay }) {
+		// Parked since the operator asked: once the marked ones are gone, nothing would ask for these.
+		if _, err := r.lot.Replay(ctx, key.topic, key.key); err != nil {
+			return 0, err
+		}
+	}
 	left := len(page) > limit
 	page = page[:min(len(page), limit)]
 	if len(page) > 0 {

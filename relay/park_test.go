@@ -199,3 +199,34 @@ func TestNoParking(t *testing.T) {
 		}
 	})
 }
+
+// A replay of more than one round parks followers between its rounds. They are not marked, and go with it
+// all the same: nobody would ask for them again.
+func TestReplayTakesFollowersAlong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, sink := newSource(), newSink(t)
+		sink.latency = time.Millisecond
+		allow := refuser(sink, "0.0.1")
+		cfg := Config{Logger: quiet(), Owner: "o", BatchMax: 10}
+		src.add("t", "k", 12)
+		stop := start(t, src, sink, cfg)
+		pass(time.Second)
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		allow()
+		if n, _ := src.Replay(t.Context(), "t", "k"); n != 12 {
+			t.Fatalf("%d marked, want 12", n)
+		}
+		src.add("t", "k", 15)
+		stop = start(t, src, sink, cfg)
+		pass(time.Minute)
+		if _, _, parked := src.state(); parked != 0 {
+			t.Errorf("%d parked, want none: the operator replayed the key", parked)
+		}
+		checkComplete(t, src, sink.first())
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
