@@ -14,6 +14,7 @@ import (
 	"github.com/settledev/settle/call"
 	"github.com/settledev/settle/consumer"
 	"github.com/settledev/settle/event"
+	"github.com/settledev/settle/idempotency"
 	"github.com/settledev/settle/relay"
 	"github.com/settledev/settle/retry"
 	"github.com/settledev/settle/timer"
@@ -43,6 +44,9 @@ type Config struct {
 	// Timer and Call configure the engines of timers and calls.
 	Timer timer.Config
 	Call  call.Config
+	// AnswerRetention is how long the answers of keyed commands are kept: a key that comes again later runs
+	// its command again. Default 24h.
+	AnswerRetention time.Duration
 	// Logger receives everything that the service's engines log. Default slog.Default().
 	Logger *slog.Logger
 	// DrainTimeout bounds the end of work in flight after Run's context is done. Default 30s.
@@ -75,11 +79,17 @@ func NewService(name string, store Store, b broker.Broker, cfg Config) *Service 
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = 30 * time.Second
 	}
+	if cfg.AnswerRetention == 0 {
+		cfg.AnswerRetention = 24 * time.Hour
+	}
 	s := &Service{
 		name: name, store: store, broker: b, cfg: cfg,
 		groups: map[string]*Group{}, consumers: map[string]*consumer.Consumer{},
 	}
 	s.listeners.Logger = cfg.Logger
+	if cfg.AnswerRetention < 0 {
+		s.err = fmt.Errorf("settle: service %s: answer retention %s is negative", name, cfg.AnswerRetention)
+	}
 	if err := event.CheckName(name); err != nil {
 		s.err = fmt.Errorf("settle: service: %w", err)
 	}
@@ -223,6 +233,11 @@ func (s *Service) engines() ([]engine, error) {
 		return nil, s.err
 	}
 	engines := []engine{{"listeners", s.listeners.Run}}
+	if p, ok := s.store.(idempotency.Provider); ok {
+		engines = append(engines, engine{"answers", func(ctx context.Context) error {
+			return s.forgetAnswers(ctx, p.Answers())
+		}})
+	}
 	add := func(name string, e interface{ Run(context.Context) error }, err error) error {
 		if err != nil {
 			return fmt.Errorf("settle: %s: %s: %w", s.name, name, err)
@@ -263,6 +278,34 @@ func (s *Service) engines() ([]engine, error) {
 		}
 	}
 	return engines, nil
+}
+
+// forgetEvery is the pause between purges of answers, forgetMax the answers of one purge's transaction.
+const (
+	forgetEvery = time.Minute
+	forgetMax   = 1000
+)
+
+// forgetAnswers deletes answers past their retention, in bounded slices, until ctx is done.
+func (s *Service) forgetAnswers(ctx context.Context, answers idempotency.Store) error {
+	tick := time.NewTicker(forgetEvery)
+	defer tick.Stop()
+	for {
+		for n := forgetMax; n == forgetMax && ctx.Err() == nil; {
+			var err error
+			if n, err = answers.Forget(ctx, time.Now().Add(-s.cfg.AnswerRetention), forgetMax); err != nil {
+				if ctx.Err() == nil {
+					s.cfg.Logger.Warn("answers cannot be purged", "err", err)
+				}
+				break
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
 }
 
 func (s *Service) addRelay(add func(string, interface{ Run(context.Context) error }, error) error) error {

@@ -16,6 +16,7 @@ import (
 	"github.com/settledev/settle/broker"
 	"github.com/settledev/settle/call"
 	"github.com/settledev/settle/event"
+	"github.com/settledev/settle/idempotency"
 	"github.com/settledev/settle/memory"
 	"github.com/settledev/settle/outbox"
 	"github.com/settledev/settle/settletest"
@@ -306,6 +307,41 @@ func TestRunDrains(t *testing.T) {
 		}
 		if got := handled.all(); len(got) != 1 {
 			t.Errorf("handled %v", got)
+		}
+	})
+}
+
+// TestAnswersAreForgotten proves that answers of keyed commands are kept for their retention, and no longer.
+func TestAnswersAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		svc := settle.NewService("orders", store, memory.NewBroker(memory.BrokerConfig{}), settle.Config{AnswerRetention: time.Hour})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- svc.Run(ctx) }()
+		keeper := idempotency.NewKeeper(svc.Runner(), store.Answers())
+		ran := 0
+		command := func() {
+			_, _, err := keeper.Do(ctx, idempotency.Request{Scope: "POST /orders", Key: "k"}, func(context.Context, *txn.Tx) (idempotency.Answer, error) {
+				ran++
+				return idempotency.Answer{Status: 202}, nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		command()
+		time.Sleep(50 * time.Minute)
+		if command(); ran != 1 {
+			t.Errorf("within retention the command ran %d times, want 1", ran)
+		}
+		time.Sleep(15 * time.Minute)
+		if command(); ran != 2 {
+			t.Errorf("after retention the command ran %d times, want 2", ran)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

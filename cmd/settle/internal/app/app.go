@@ -218,7 +218,7 @@ func listen(ctx context.Context, name, addr string) (*server, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return &server{name: name, listener: l, http: &http.Server{
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 	}}, nil
 }
 
