@@ -44,7 +44,7 @@ func (c *benchCmd) Run(ctx context.Context, t *terminal) error {
 	}
 	v := bench.Machine()
 	if !c.JSON {
-		_, _ = fmt.Fprintf(t.out, "%s %s, %d cores, settle %s\n", v.Go, v.OS, v.Cores, version())
+		_, _ = fmt.Fprintf(t.out, "%s, settle %s\n", v, version())
 	}
 	return bench.Run(ctx, names, func(r bench.Result) { c.show(t, r, v) })
 }

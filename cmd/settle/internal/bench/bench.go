@@ -7,9 +7,12 @@ package bench
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -33,11 +36,33 @@ type Versions struct {
 	Go    string `json:"go"`
 	OS    string `json:"os"`
 	Cores int    `json:"cores"`
+	// Libraries are the modules that do the measured work.
+	Libraries map[string]string `json:"libraries"`
 }
 
 // Machine returns the versions of this machine.
 func Machine() Versions {
-	return Versions{runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, runtime.NumCPU()}
+	v := Versions{runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, runtime.NumCPU(), map[string]string{}}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return v
+	}
+	for _, d := range info.Deps {
+		switch d.Path {
+		case "modernc.org/sqlite", "github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go":
+			v.Libraries[d.Path] = d.Version
+		}
+	}
+	return v
+}
+
+// String returns the versions as a line.
+func (v Versions) String() string {
+	parts := []string{fmt.Sprintf("%s %s, %d cores", v.Go, v.OS, v.Cores)}
+	for _, path := range slices.Sorted(maps.Keys(v.Libraries)) {
+		parts = append(parts, path+" "+v.Libraries[path])
+	}
+	return strings.Join(parts, ", ")
 }
 
 // Bench is one benchmark.
