@@ -19,15 +19,6 @@ func Migrations() fs.FS {
 	return dir
 }
 
-// Schema returns the statements that make the service's tables; running them again changes nothing.
-func Schema() string {
-	b, err := sqliteFiles.ReadFile("sqlite/0001_order.sql")
-	if err != nil {
-		panic(err) // The file is embedded above.
-	}
-	return string(b)
-}
-
 // queries are the statements of one dialect.
 type queries struct {
 	selectFacts, updateFacts, countContradiction string

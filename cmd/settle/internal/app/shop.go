@@ -106,13 +106,13 @@ func (a *App) newShop() (*shop, error) {
 	if err != nil {
 		return nil, err
 	}
-	orders, payments := s.order.Handler(), s.payment.Handler()
+	orders, payments, stock := s.order.Handler(), s.payment.Handler(), s.inventory.Handler()
 	letters, parked := map[string]*deadletter.Queue{}, map[string]relay.Parking{}
 	s.gateway, err = gateway.New(a.stores["gateway"], a.broker, gateway.Config{
 		Service: a.config("gateway"), Feed: a.stores["gateway"].Feed(),
 		Order: orders, Payment: payments, Catalog: s.catalog.Handler(),
 		Internal: map[string]http.Handler{
-			"orders": orders, "returns": orders, "stock": s.inventory.Handler(), "movements": s.inventory.Handler(),
+			"orders": orders, "returns": orders, "stock": stock, "movements": stock,
 			"payments": payments, "refunds": payments, "messages": s.notify.Handler(), "deliveries": s.platform.Handler(),
 		},
 		OperatorToken: a.token, Metrics: a.metricsHandler(), Letters: letters, Outboxes: parked, Ready: a.Ready,

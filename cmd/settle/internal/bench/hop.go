@@ -66,7 +66,7 @@ func hop(ctx context.Context, dir, carrier string) (took, commits []time.Duratio
 	if err != nil {
 		return nil, nil, err
 	}
-	b, err := carry2(ctx, dir, carrier, from, to)
+	b, err := between(ctx, dir, carrier, from, to)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -178,8 +178,8 @@ func (s *stamps) wait(ctx context.Context, n int) error {
 	}
 }
 
-// carry2 returns a broker between two stores.
-func carry2(ctx context.Context, dir, carrier string, from, to *sqlstore.Store) (broker.Broker, error) {
+// between returns a broker between two stores.
+func between(ctx context.Context, dir, carrier string, from, to *sqlstore.Store) (broker.Broker, error) {
 	if carrier == "store" {
 		return storebroker.New(map[string]relay.Source{"from": from.Outbox(), "to": to.Outbox()}, storebroker.Config{})
 	}
