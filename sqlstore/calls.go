@@ -134,7 +134,7 @@ func (c *callStore) Next(ctx context.Context, name string) (time.Time, bool, err
 // Pending implements [call.Observer].
 func (c *callStore) Pending(ctx context.Context) ([]call.Pending, error) {
 	var out []call.Pending
-	err := c.s.each(ctx, c.q.pending, nil, func(rows *sql.Rows) error {
+	err := c.s.each(ctx, c.q.pending, nil, func(rows txn.Rows) error {
 		var p call.Pending
 		var oldest int64
 		err := rows.Scan(&p.Call, &p.Count, &oldest, &p.Attempts)

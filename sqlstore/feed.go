@@ -2,7 +2,6 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 
@@ -60,7 +59,7 @@ func (f *feedStore) After(ctx context.Context, feed string, position int64, limi
 		query, args = f.q.afterAll, args[1:]
 	}
 	var out []push.Frame
-	err := f.s.each(ctx, query, args, func(rows *sql.Rows) error {
+	err := f.s.each(ctx, query, args, func(rows txn.Rows) error {
 		var fr push.Frame
 		var feeds []byte
 		if err := rows.Scan(&fr.Position, &fr.Event, &fr.Data, &feeds); err != nil {

@@ -2,7 +2,6 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"encoding/binary"
 	"fmt"
 	"sync"
@@ -98,7 +97,7 @@ func (i *inboxStore) Forget(ctx context.Context, before time.Time, limit int) (i
 
 func (i *inboxStore) forget(ctx context.Context, before time.Time, limit int) (int, error) {
 	groups := []int64{}
-	err := i.s.each(ctx, i.q.groups, nil, func(rows *sql.Rows) error {
+	err := i.s.each(ctx, i.q.groups, nil, func(rows txn.Rows) error {
 		var id int64
 		var name string
 		err := rows.Scan(&id, &name)

@@ -92,7 +92,7 @@ func (s *letterStore) Remove(ctx context.Context, tx *txn.Tx, group string, id e
 // Lanes implements [deadletter.Store].
 func (s *letterStore) Lanes(ctx context.Context, group string) ([]deadletter.Lane, error) {
 	var out []deadletter.Lane
-	err := s.s.each(ctx, s.q.lanes, []any{group}, func(rows *sql.Rows) error {
+	err := s.s.each(ctx, s.q.lanes, []any{group}, func(rows txn.Rows) error {
 		var l deadletter.Lane
 		err := rows.Scan(&l.Topic, &l.Key)
 		out = append(out, l)
@@ -167,7 +167,7 @@ func (s *letterStore) letters(ctx context.Context, query string, args []any) ([]
 	var seq, first, last, next int64
 	dest := append(scan.dest([]any{&seq, &l.Group}), &l.Partition, &l.Position, &l.State, &l.Attempts,
 		&first, &last, &next, &l.Cause, &l.Stack, &l.Permanent)
-	err := s.s.each(ctx, query, args, func(rows *sql.Rows) (err error) {
+	err := s.s.each(ctx, query, args, func(rows txn.Rows) (err error) {
 		scan.e.Data = nil
 		if err := rows.Scan(dest...); err != nil {
 			return err
@@ -183,7 +183,7 @@ func (s *letterStore) letters(ctx context.Context, query string, args []any) ([]
 // Groups implements [deadletter.Grouper].
 func (s *letterStore) Groups(ctx context.Context) ([]deadletter.Group, error) {
 	var out []deadletter.Group
-	err := s.s.each(ctx, s.q.groups, nil, func(rows *sql.Rows) error {
+	err := s.s.each(ctx, s.q.groups, nil, func(rows txn.Rows) error {
 		var g deadletter.Group
 		var first, last int64
 		err := rows.Scan(&g.Group, &g.Topic, &g.Cause, &g.State, &g.Count, &first, &last)
@@ -208,7 +208,7 @@ func (s *letterStore) Audit(ctx context.Context, tx *txn.Tx, e deadletter.Entry)
 // Entries implements [deadletter.Auditor].
 func (s *letterStore) Entries(ctx context.Context, limit int) ([]deadletter.Entry, error) {
 	var out []deadletter.Entry
-	err := s.s.each(ctx, s.q.entries, []any{int64(page(limit))}, func(rows *sql.Rows) error {
+	err := s.s.each(ctx, s.q.entries, []any{int64(page(limit))}, func(rows txn.Rows) error {
 		var e deadletter.Entry
 		var at int64
 		err := rows.Scan(&at, &e.Operator, &e.Action, &e.Letter, &e.Note)

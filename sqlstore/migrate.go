@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/settledev/settle/txn"
 )
 
 // Schema is a sequence of migrations that share a name: settle's own, or a service's tables. Files holds
@@ -98,7 +100,7 @@ func (m *migrator) schema(ctx context.Context, s Schema) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	done, err := m.applied(ctx, s.Name)
+	done, err := applied(ctx, m.query, s.Name)
 	if err != nil {
 		return 0, err
 	}
@@ -134,30 +136,51 @@ func (m *migrator) apply(ctx context.Context, schema string, mig migration) (err
 	return err
 }
 
+func (m *migrator) query(ctx context.Context, name string, args ...any) (txn.Rows, error) {
+	return m.conn.QueryContext(ctx, m.q.text(name), args...)
+}
+
 // applied returns the digests of the migrations in the database, in order.
-func (m *migrator) applied(ctx context.Context, schema string) ([][]byte, error) {
-	var known int
-	if err := m.conn.QueryRowContext(ctx, m.q.text("store.schema_known")).Scan(&known); err != nil || known == 0 {
+func applied(ctx context.Context, query func(context.Context, string, ...any) (txn.Rows, error), schema string) ([][]byte, error) {
+	known := false
+	err := eachRow(ctx, query, "store.schema_known", nil, func(rows txn.Rows) error {
+		var n int64
+		err := rows.Scan(&n)
+		known = n > 0
+		return err
+	})
+	if err != nil || !known {
 		return nil, err
 	}
-	rows, err := m.conn.QueryContext(ctx, m.q.text("store.schema_versions"), schema)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
 	var done [][]byte
-	for rows.Next() {
+	err = eachRow(ctx, query, "store.schema_versions", []any{schema}, func(rows txn.Rows) error {
 		var version int
 		var digest []byte
 		if err := rows.Scan(&version, &digest); err != nil {
-			return nil, err
+			return err
 		}
 		if version != len(done)+1 {
-			return nil, fmt.Errorf("migration %d is missing between those applied: %w", len(done)+1, ErrSchema)
+			return fmt.Errorf("migration %d is missing between those applied: %w", len(done)+1, ErrSchema)
 		}
 		done = append(done, digest)
+		return nil
+	})
+	return done, err
+}
+
+func eachRow(
+	ctx context.Context, query func(context.Context, string, ...any) (txn.Rows, error), name string, args []any, fn func(txn.Rows) error,
+) error {
+	rows, err := query(ctx, name, args...)
+	if err != nil {
+		return err
 	}
-	return done, rows.Err()
+	for rows.Next() {
+		if err := fn(rows); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+	}
+	return errors.Join(rows.Err(), rows.Close())
 }
 
 // compare refuses a database that is newer than the program, or whose past is another one.
@@ -174,28 +197,26 @@ func compare(schema string, all []migration, done [][]byte) error {
 }
 
 // checkSchemas refuses a database to which not every migration has been applied.
-func checkSchemas(ctx context.Context, db *sql.DB, texts map[string]string, schemas []Schema) error {
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return err
+func (s *Store) checkSchemas(ctx context.Context, texts map[string]string) error {
+	q := statements{texts: texts}
+	query := func(ctx context.Context, name string, args ...any) (txn.Rows, error) {
+		return s.engine.query(ctx, q.text(name), args...)
 	}
-	defer conn.Close()
-	m := migrator{conn: conn, q: statements{texts: texts}}
-	for _, s := range schemas {
-		all, err := s.migrations()
+	for _, schema := range append([]Schema{s.backend.Dialect.Schema()}, s.cfg.Schemas...) {
+		all, err := schema.migrations()
 		if err != nil {
 			return err
 		}
-		done, err := m.applied(ctx, s.Name)
+		done, err := applied(ctx, query, schema.Name)
 		if err != nil {
-			return err
+			return s.backend.classify(err)
 		}
-		if err := compare(s.Name, all, done); err != nil {
+		if err := compare(schema.Name, all, done); err != nil {
 			return err
 		}
 		if len(done) < len(all) {
 			return fmt.Errorf("schema %s is at version %d, this program needs %d, migrate first: %w",
-				s.Name, len(done), len(all), ErrSchema)
+				schema.Name, len(done), len(all), ErrSchema)
 		}
 	}
 	return nil

@@ -2,7 +2,6 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 
 	"github.com/settledev/settle/broker"
@@ -53,7 +52,7 @@ func (p *positionStore) Store(ctx context.Context, tx *txn.Tx, group, partition 
 // All implements [consumer.Positions].
 func (p *positionStore) All(ctx context.Context, group string) (map[string]broker.Position, error) {
 	out := map[string]broker.Position{}
-	err := p.s.each(ctx, p.q.all, []any{group}, func(rows *sql.Rows) error {
+	err := p.s.each(ctx, p.q.all, []any{group}, func(rows txn.Rows) error {
 		var partition string
 		var pos broker.Position
 		var offset int64

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-//go:embed sqlite/*.sql
-var sqliteFiles embed.FS
+//go:embed sqlite/*.sql postgres/*.sql mysql/*.sql
+var files embed.FS
 
 // Dialect is a database's SQL: a folder of files, one for each contract, and numbered migrations. Every
 // dialect defines the same names.
@@ -23,12 +23,20 @@ type Dialect struct {
 }
 
 // SQLite is the dialect of SQLite 3.45 and newer.
-func SQLite() Dialect {
-	dir, err := fs.Sub(sqliteFiles, "sqlite")
+func SQLite() Dialect { return dialect("sqlite") }
+
+// Postgres is the dialect of PostgreSQL 14 and newer.
+func Postgres() Dialect { return dialect("postgres") }
+
+// MySQL is the dialect of MySQL 8.0 and MariaDB 10.6, and newer.
+func MySQL() Dialect { return dialect("mysql") }
+
+func dialect(name string) Dialect {
+	dir, err := fs.Sub(files, name)
 	if err != nil {
-		panic(err) // The folder is embedded above.
+		panic(err) // The folders are embedded above.
 	}
-	return Dialect{name: "sqlite", dir: dir}
+	return Dialect{name: name, dir: dir}
 }
 
 // Name returns the dialect's folder.

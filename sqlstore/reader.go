@@ -3,8 +3,9 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"sync"
+
+	"github.com/settledev/settle/txn"
 )
 
 // reader runs queries on the connections that only read. It keeps the first statements that it meets,
@@ -44,7 +45,7 @@ func (r *reader) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
 	return s, nil
 }
 
-func (r *reader) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+func (r *reader) query(ctx context.Context, query string, args ...any) (txn.Rows, error) {
 	s, err := r.stmt(ctx, query)
 	if err != nil {
 		return nil, r.backend.classify(err)
@@ -59,40 +60,6 @@ func (r *reader) query(ctx context.Context, query string, args ...any) (*sql.Row
 		return nil, r.backend.classify(err)
 	}
 	return rows, nil
-}
-
-// each calls scan for every row.
-func (r *reader) each(ctx context.Context, query string, args []any, scan func(*sql.Rows) error) error {
-	rows, err := r.query(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := scan(rows); err != nil {
-			return err
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return r.backend.classify(err)
-	}
-	return nil
-}
-
-// row scans one row; sql.ErrNoRows when there is none.
-func (r *reader) row(ctx context.Context, query string, args []any, dest ...any) error {
-	found := false
-	err := r.each(ctx, query, args, func(rows *sql.Rows) error {
-		if found {
-			return fmt.Errorf("more than one row")
-		}
-		found = true
-		return rows.Scan(dest...)
-	})
-	if err == nil && !found {
-		return sql.ErrNoRows
-	}
-	return err
 }
 
 func (r *reader) close() {

@@ -35,6 +35,8 @@ type Config struct {
 	// StatementsMax bounds the prepared statements kept, for the writer and for the readers each.
 	// Default 256.
 	StatementsMax int
+	// TxTimeout bounds one transaction on a server, from its begin to its commit. Default 30s.
+	TxTimeout time.Duration
 	// TailBytesMax bounds the newest events kept in memory for readers at the head. Default 4 MiB.
 	TailBytesMax int
 	// Schemas are the service's own tables, checked when the store is opened.
@@ -71,6 +73,12 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Gap < 0 || c.Gap > time.Second {
 		return c, fmt.Errorf("gap %s must lie between 0 and 1s", c.Gap)
 	}
+	if c.TxTimeout == 0 {
+		c.TxTimeout = 30 * time.Second
+	}
+	if c.TxTimeout < 0 {
+		return c, fmt.Errorf("TxTimeout %s is negative", c.TxTimeout)
+	}
 	if c.StatementsMax < 64 {
 		return c, fmt.Errorf("StatementsMax %d is below 64: the store's own statements would evict one another", c.StatementsMax)
 	}
@@ -80,15 +88,20 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// Backend is what a driver package provides: the database and how to read its errors.
+// Backend is what a driver package provides: the database and how to read its errors. It is a file with
+// one writer (SQLite: Writer and Reader), or a server with many (Server).
 type Backend struct {
 	Dialect Dialect
-	// Writer is used with one connection; nil opens the store for reading only.
+	// Writer is used with one connection; nil opens the file for reading only.
 	Writer *sql.DB
 	Reader *sql.DB
+	// Server stands in for Writer and Reader.
+	Server Server
+	// Doorbell carries the news of a commit to other processes. Default: they poll.
+	Doorbell Doorbell
 	// Classify returns one of the errors of this package that err is a case of, or nil.
 	Classify func(err error) error
-	// Close is called after the last statement: it closes both databases and ends ownership.
+	// Close is called after the last statement: it closes the database and ends ownership.
 	Close func() error
 }
 
@@ -96,23 +109,41 @@ func (b *Backend) classify(err error) error {
 	if err == nil || b.Classify == nil {
 		return err
 	}
-	if kind := b.Classify(err); kind != nil {
+	if kind := b.Classify(err); kind != nil && !errors.Is(err, kind) {
 		return fmt.Errorf("%w: %w", kind, err)
 	}
 	return err
+}
+
+// engine runs a store's transactions and queries.
+type engine interface {
+	run(ctx context.Context, fn func(ctx context.Context, tx *txn.Tx) error) error
+	query(ctx context.Context, query string, args ...any) (txn.Rows, error)
+	close() error
+}
+
+// eventLog is the outbox as a relay and an operator see it; each kind of database has its own.
+type eventLog interface {
+	relay.Source
+	relay.Parking
+	relay.Bell
+	relay.Marks
+	relay.Observer
+	relay.Lister
+	relay.Purger
 }
 
 // Store keeps every durable contract in one database. Open one with a driver package.
 type Store struct {
 	backend Backend
 	cfg     Config
-	writer  *writer // nil when open for reading
-	read    *reader
+	engine  engine
 	tail    tail
 
 	outboxBell, timerBell, callBell, feedBell bell
 
-	outbox    outboxStore
+	outbox    eventLog
+	rowid     *rowidLog // the outbox, on SQLite
 	inbox     inboxStore
 	positions positionStore
 	letters   letterStore
@@ -150,8 +181,8 @@ func Open(ctx context.Context, b Backend, cfg Config) (*Store, error) {
 }
 
 func open(ctx context.Context, b Backend, cfg Config) (*Store, error) {
-	if b.Reader == nil {
-		return nil, errors.New("backend has no reader")
+	if (b.Reader == nil) == (b.Server == nil) {
+		return nil, errors.New("backend needs either a reader or a server")
 	}
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -161,33 +192,24 @@ func open(ctx context.Context, b Backend, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkSchemas(ctx, b.Reader, texts, append([]Schema{b.Dialect.Schema()}, cfg.Schemas...)); err != nil {
-		return nil, b.classify(err)
-	}
 	s := &Store{backend: b, cfg: cfg}
-	s.tail.bytesMax = cfg.TailBytesMax
 	q := &statements{texts: texts}
 	s.bind(q)
-	s.read = newReader(b.Reader, &s.backend, cfg.StatementsMax)
-	if b.Writer != nil {
-		if s.writer, err = newWriter(ctx, s, q); err != nil {
-			return nil, err
-		}
+	if b.Server != nil {
+		s.engine = newServerEngine(s, q)
+	} else {
+		s.engine = newFileEngine(s, q)
 	}
 	if err := q.err(); err != nil {
 		return nil, err
 	}
-	if s.writer == nil {
-		return s, nil
+	if err := s.checkSchemas(ctx, texts); err != nil {
+		return nil, err
 	}
-	_, last, err := s.outbox.bounds(ctx)
-	if err != nil {
-		return nil, errors.Join(err, s.writer.conn.Close())
-	}
-	s.tail.start(last)
-	go s.writer.serve()
-	if err := s.calls.reclaim(ctx, time.Now()); err != nil {
-		return nil, errors.Join(err, s.writer.close())
+	if f, ok := s.engine.(*fileEngine); ok && b.Writer != nil {
+		if err := f.start(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }
@@ -204,20 +226,33 @@ func (s *Store) bind(q *statements) {
 	s.initFeed(q)
 }
 
+// initOutbox gives the store the log that its kind of database can keep in order.
+func (s *Store) initOutbox(q *statements) {
+	s.rowid = newRowidLog(s, q)
+	s.outbox = s.rowid
+}
+
+// Dialect returns the name of the database's SQL: sqlite, postgres or mysql. Services choose their own
+// statements by it.
+func (s *Store) Dialect() string { return s.backend.Dialect.name }
+
 // Run implements [txn.Runner]: nil means that the transaction is on disk. fn runs on the writer's
 // goroutine, so it must not wait for anything but its statements. fn may be called again when a neighbour
 // has taken the group's transaction with it. A panic in fn becomes a [*txn.PanicError].
 func (s *Store) Run(ctx context.Context, fn func(ctx context.Context, tx *txn.Tx) error) error {
-	if s.writer == nil {
-		return fmt.Errorf("sqlstore: run: %w", ErrReadOnly)
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-	return s.writer.run(ctx, fn)
+	if ctx.Value(insideKey{}) == any(s) {
+		return ErrNested
+	}
+	return s.engine.run(ctx, fn)
 }
 
 // Query runs a query outside any transaction, on a connection that only reads. It sees everything that
 // has been committed. The caller closes the rows.
 func (s *Store) Query(ctx context.Context, query string, args ...any) (txn.Rows, error) {
-	rows, err := s.read.query(ctx, query, args...)
+	rows, err := s.engine.query(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: query: %w", err)
 	}
@@ -226,34 +261,75 @@ func (s *Store) Query(ctx context.Context, query string, args ...any) (txn.Rows,
 
 // QueryRow runs a query for one row, as Query does, and scans it; [sql.ErrNoRows] when there is none.
 func (s *Store) QueryRow(ctx context.Context, query string, args []any, dest ...any) error {
-	return s.read.row(ctx, query, args, dest...)
+	found := false
+	err := s.scan(ctx, query, args, func(rows txn.Rows) error {
+		if found {
+			return errors.New("more than one row")
+		}
+		found = true
+		return rows.Scan(dest...)
+	})
+	if err == nil && !found {
+		return sql.ErrNoRows
+	}
+	return err
 }
 
-// each and row read for the store itself: short queries, which are not worth the price of a context
-// that can be cancelled.
-func (s *Store) each(ctx context.Context, query string, args []any, scan func(*sql.Rows) error) error {
+// scan calls fn for every row.
+func (s *Store) scan(ctx context.Context, query string, args []any, fn func(txn.Rows) error) error {
+	rows, err := s.engine.query(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+		if err := fn(rows); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return s.backend.classify(err)
+	}
+	return nil
+}
+
+// each and row read for the store itself: short queries. On a file they are not worth the price of a
+// context that can be cancelled; a server can be away.
+func (s *Store) each(ctx context.Context, query string, args []any, scan func(txn.Rows) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.read.each(uncancelled(ctx), query, args, scan)
+	return s.scan(s.brief(ctx), query, args, scan)
 }
 
 func (s *Store) row(ctx context.Context, query string, args []any, dest ...any) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.read.row(uncancelled(ctx), query, args, dest...)
+	return s.QueryRow(s.brief(ctx), query, args, dest...)
+}
+
+func (s *Store) brief(ctx context.Context) context.Context {
+	if s.backend.Server != nil {
+		return ctx
+	}
+	return uncancelled(ctx)
+}
+
+// delete runs one bounded statement in a transaction of its own and returns how many rows it deleted.
+func (s *Store) delete(ctx context.Context, query string, args ...any) (int, error) {
+	var n int64
+	err := s.Run(ctx, func(ctx context.Context, tx *txn.Tx) (err error) {
+		n, err = tx.Exec(ctx, query, args...)
+		return err
+	})
+	return int(n), err
 }
 
 // Close waits for the transactions that have been handed over and closes the database. Run returns
 // ErrClosed afterwards.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
-		var errs []error
-		if s.writer != nil {
-			errs = append(errs, s.writer.close())
-		}
-		s.read.close()
+		errs := []error{s.engine.close()}
 		if s.backend.Close != nil {
 			errs = append(errs, s.backend.Close())
 		}
@@ -264,14 +340,20 @@ func (s *Store) Close() error {
 	return s.closeErr
 }
 
-// Transient implements [consumer.Classifier]: a full or failing disk says nothing about the event at hand.
+// Transient implements [consumer.Classifier]: a full or failing disk, a server that is away or a conflict
+// with a neighbour says nothing about the event at hand.
 func (s *Store) Transient(err error) bool {
-	return errors.Is(err, ErrDiskFull) || errors.Is(err, ErrIO) || errors.Is(err, ErrClosed)
+	for _, kind := range []error{ErrDiskFull, ErrIO, ErrClosed, ErrUnavailable, ErrConflict} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // Outbox implements [relay.Provider]. The source is also relay.Parking, Bell, Marks, Observer, Lister
 // and Purger.
-func (s *Store) Outbox() relay.Source { return &s.outbox }
+func (s *Store) Outbox() relay.Source { return s.outbox }
 
 // Inbox implements [inbox.Provider].
 func (s *Store) Inbox() inbox.Store { return &s.inbox }

@@ -27,6 +27,12 @@ func (t *tail) start(last int64) {
 	t.last, t.known = last, true
 }
 
+func (t *tail) knows() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.known
+}
+
 func (t *tail) newest() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -93,12 +93,6 @@ func newWriter(ctx context.Context, s *Store, q *statements) (*writer, error) {
 
 // run hands fn to the writer and waits for its commit.
 func (w *writer) run(ctx context.Context, fn func(context.Context, *txn.Tx) error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if ctx.Value(insideKey{}) == any(w.store) {
-		return ErrNested
-	}
 	m := &member{ctx: ctx, fn: fn, done: make(chan struct{})}
 	select {
 	case w.queue <- m:

@@ -16,38 +16,29 @@ import (
 // listMax bounds one page of records, parked events or entries.
 const listMax = 10_000
 
-// outboxStore is the relay's source: a rowid reader. There is one writer, so the order of row numbers
-// is the order of commits.
-type outboxStore struct {
+// rowidLog is the relay's source on SQLite: a rowid reader. There is one writer, so the order of row
+// numbers is the order of commits.
+type rowidLog struct {
 	s *Store
-	q outboxSQL
+	q rowidSQL
 
 	claims chan struct{} // has one token: the right to decide about the lease
 	mu     sync.Mutex
 	lease  relay.Lease // of shard 0, as this process gave it; the file's lock is the ownership
 }
 
-type outboxSQL struct {
+type rowidSQL struct {
 	add, after, bounds, list, listSent, listFailed, purge, oldest, stats                                string
 	claim, position, fence, advance, rewind, mark, markDrop, marks                                      string
 	park, parkAgain, unmark, parked, parkedReplay, parkedKey, parkedSome, unpark, replay, replayOfTopic string
 }
 
-var (
-	_ relay.Source   = (*outboxStore)(nil)
-	_ relay.Parking  = (*outboxStore)(nil)
-	_ relay.Bell     = (*outboxStore)(nil)
-	_ relay.Marks    = (*outboxStore)(nil)
-	_ relay.Observer = (*outboxStore)(nil)
-	_ relay.Lister   = (*outboxStore)(nil)
-	_ relay.Purger   = (*outboxStore)(nil)
-)
+var _ eventLog = (*rowidLog)(nil)
 
-func (s *Store) initOutbox(q *statements) {
-	s.outbox.s = s
-	s.outbox.claims = make(chan struct{}, 1)
-	s.outbox.claims <- struct{}{}
-	s.outbox.q = outboxSQL{
+func newRowidLog(s *Store, q *statements) *rowidLog {
+	o := &rowidLog{s: s, claims: make(chan struct{}, 1)}
+	o.claims <- struct{}{}
+	o.q = rowidSQL{
 		add: q.text("outbox.add"), after: q.text("outbox.after"), bounds: q.text("outbox.bounds"),
 		list: q.text("outbox.list"), listSent: q.text("outbox.list_sent"), listFailed: q.text("outbox.list_failed"),
 		purge: q.text("outbox.purge"), oldest: q.text("outbox.oldest"), stats: q.text("outbox.stats"),
@@ -59,6 +50,7 @@ func (s *Store) initOutbox(q *statements) {
 		parkedKey: q.text("relay.parked_key"), parkedSome: q.text("relay.parked_some"),
 		unpark: q.text("relay.unpark"), replay: q.text("relay.replay"), replayOfTopic: q.text("relay.replay_topic"),
 	}
+	return o
 }
 
 // addEvents writes the member's events: its last statement, prepared once, repeated for each further
@@ -72,7 +64,7 @@ func (w *writer) addEvents(m *member, c *conn) error {
 	created := nanos(m.tx.Now())
 	for i := range events {
 		w.args = append(eventArgs(w.args[:0], &events[i]), created)
-		res, err := c.result(ctx, w.store.outbox.q.add, w.args)
+		res, err := c.result(ctx, w.store.rowid.q.add, w.args)
 		if err != nil {
 			return fmt.Errorf("sqlstore: add %s: %w", events[i].Type, err)
 		}
@@ -90,14 +82,14 @@ func (w *writer) addEvents(m *member, c *conn) error {
 }
 
 // bounds returns the oldest row number kept and the newest ever given.
-func (o *outboxStore) bounds(ctx context.Context) (first, last int64, err error) {
+func (o *rowidLog) bounds(ctx context.Context) (first, last int64, err error) {
 	err = o.s.row(ctx, o.q.bounds, nil, &first, &last)
 	return first, last, err
 }
 
 // Claim implements [relay.Source]. The lock of the file is the ownership, so a lease is only kept in
 // memory: none outlives its process, and the fence rises once for each owner.
-func (o *outboxStore) Claim(ctx context.Context, shard int, owner string, ttl time.Duration) (relay.Lease, error) {
+func (o *rowidLog) Claim(ctx context.Context, shard int, owner string, ttl time.Duration) (relay.Lease, error) {
 	if shard != 0 {
 		return relay.Lease{}, fmt.Errorf("sqlstore: claim shard %d: there is only shard 0", shard)
 	}
@@ -129,7 +121,7 @@ func (o *outboxStore) Claim(ctx context.Context, shard int, owner string, ttl ti
 	return lease, nil
 }
 
-func (o *outboxStore) renew(ctx context.Context, lease relay.Lease, expires time.Time) (relay.Lease, error) {
+func (o *rowidLog) renew(ctx context.Context, lease relay.Lease, expires time.Time) (relay.Lease, error) {
 	var fence int64
 	if err := o.s.row(ctx, o.q.position, []any{int64(lease.Shard)}, &fence, &lease.Position.ID); err != nil {
 		return relay.Lease{}, fmt.Errorf("sqlstore: renew shard %d: %w", lease.Shard, err)
@@ -145,7 +137,7 @@ func (o *outboxStore) renew(ctx context.Context, lease relay.Lease, expires time
 
 // Next implements [relay.Source]. A reader at the head is served from memory. ErrRetention says that
 // events after a position that is not zero have been purged.
-func (o *outboxStore) Next(ctx context.Context, _ relay.Lease, after outbox.Position, limit int) ([]outbox.Record, error) {
+func (o *rowidLog) Next(ctx context.Context, _ relay.Lease, after outbox.Position, limit int) ([]outbox.Record, error) {
 	if limit = min(limit, listMax); limit <= 0 {
 		return nil, nil
 	}
@@ -154,7 +146,7 @@ func (o *outboxStore) Next(ctx context.Context, _ relay.Lease, after outbox.Posi
 	}
 	records := make([]outbox.Record, 0, min(limit, 256))
 	scan := newRecordScan()
-	err := o.s.each(ctx, o.q.after, []any{after.ID, int64(limit)}, func(rows *sql.Rows) error {
+	err := o.s.each(ctx, o.q.after, []any{after.ID, int64(limit)}, func(rows txn.Rows) error {
 		r, err := scan.read(rows)
 		records = append(records, r)
 		return err
@@ -163,7 +155,7 @@ func (o *outboxStore) Next(ctx context.Context, _ relay.Lease, after outbox.Posi
 		return nil, fmt.Errorf("sqlstore: next after %s: %w", after, err)
 	}
 	// In another process all of them may be gone and none be new: the gap then shows with the next event.
-	if after.ID > 0 && (len(records) > 0 && records[0].Position.ID != after.ID+1 || len(records) == 0 && o.s.writer != nil) {
+	if after.ID > 0 && (len(records) > 0 && records[0].Position.ID != after.ID+1 || len(records) == 0 && o.s.tail.knows()) {
 		return nil, fmt.Errorf("sqlstore: next after %s, those that followed are purged: %w", after, relay.ErrRetention)
 	}
 	return records, nil
@@ -182,7 +174,7 @@ func newRecordScan(more ...any) *recordScan {
 	return r
 }
 
-func (r *recordScan) read(rows *sql.Rows) (outbox.Record, error) {
+func (r *recordScan) read(rows txn.Rows) (outbox.Record, error) {
 	r.ev.e.Data = nil // Scan would write into what the row before was given.
 	if err := rows.Scan(r.dest...); err != nil {
 		return outbox.Record{}, err
@@ -192,7 +184,7 @@ func (r *recordScan) read(rows *sql.Rows) (outbox.Record, error) {
 }
 
 // Advance implements [relay.Source].
-func (o *outboxStore) Advance(ctx context.Context, lease relay.Lease, to outbox.Position) error {
+func (o *rowidLog) Advance(ctx context.Context, lease relay.Lease, to outbox.Position) error {
 	if last := o.s.tail.newest(); to.ID > last {
 		return fmt.Errorf("sqlstore: advance to %s, the last event is %d", to, last)
 	}
@@ -200,7 +192,7 @@ func (o *outboxStore) Advance(ctx context.Context, lease relay.Lease, to outbox.
 }
 
 // Rewind implements [relay.Source].
-func (o *outboxStore) Rewind(ctx context.Context, lease relay.Lease, to outbox.Position) error {
+func (o *rowidLog) Rewind(ctx context.Context, lease relay.Lease, to outbox.Position) error {
 	first, last, err := o.bounds(ctx)
 	if err != nil {
 		return fmt.Errorf("sqlstore: rewind to %s: %w", to, err)
@@ -214,7 +206,7 @@ func (o *outboxStore) Rewind(ctx context.Context, lease relay.Lease, to outbox.P
 	return o.move(ctx, "rewind", o.q.rewind, lease, to)
 }
 
-func (o *outboxStore) move(ctx context.Context, verb, query string, lease relay.Lease, to outbox.Position) error {
+func (o *rowidLog) move(ctx context.Context, verb, query string, lease relay.Lease, to outbox.Position) error {
 	err := o.s.Run(ctx, func(ctx context.Context, tx *txn.Tx) error {
 		n, err := tx.Exec(ctx, query, int64(lease.Shard), lease.Fence, to.ID)
 		if err == nil && n == 0 {
@@ -229,7 +221,7 @@ func (o *outboxStore) move(ctx context.Context, verb, query string, lease relay.
 }
 
 // Release implements [relay.Source].
-func (o *outboxStore) Release(_ context.Context, lease relay.Lease) error {
+func (o *rowidLog) Release(_ context.Context, lease relay.Lease) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.lease.Owner == lease.Owner && o.lease.Fence == lease.Fence {
@@ -239,7 +231,7 @@ func (o *outboxStore) Release(_ context.Context, lease relay.Lease) error {
 }
 
 // fenced runs fn in a transaction of the shard's owner.
-func (o *outboxStore) fenced(ctx context.Context, lease relay.Lease, fn func(context.Context, *txn.Tx) error) error {
+func (o *rowidLog) fenced(ctx context.Context, lease relay.Lease, fn func(context.Context, *txn.Tx) error) error {
 	return o.s.Run(ctx, func(ctx context.Context, tx *txn.Tx) error {
 		var fence int64
 		err := tx.QueryRow(ctx, o.q.fence, []any{int64(lease.Shard)}, &fence)
@@ -254,10 +246,10 @@ func (o *outboxStore) fenced(ctx context.Context, lease relay.Lease, fn func(con
 }
 
 // Listen implements [relay.Bell].
-func (o *outboxStore) Listen() (<-chan struct{}, func()) { return o.s.outboxBell.listen() }
+func (o *rowidLog) Listen() (<-chan struct{}, func()) { return o.s.outboxBell.listen() }
 
 // AddMark implements [relay.Marks].
-func (o *outboxStore) AddMark(ctx context.Context, lease relay.Lease, m relay.Mark) error {
+func (o *rowidLog) AddMark(ctx context.Context, lease relay.Lease, m relay.Mark) error {
 	err := o.fenced(ctx, lease, func(ctx context.Context, tx *txn.Tx) error {
 		if _, err := tx.Exec(ctx, o.q.mark, int64(lease.Shard), m.Position.ID, nanos(m.At), m.Tail); err != nil {
 			return err
@@ -272,9 +264,9 @@ func (o *outboxStore) AddMark(ctx context.Context, lease relay.Lease, m relay.Ma
 }
 
 // Marks implements [relay.Marks].
-func (o *outboxStore) Marks(ctx context.Context, shard int) ([]relay.Mark, error) {
+func (o *rowidLog) Marks(ctx context.Context, shard int) ([]relay.Mark, error) {
 	var marks []relay.Mark
-	err := o.s.each(ctx, o.q.marks, []any{int64(shard)}, func(rows *sql.Rows) error {
+	err := o.s.each(ctx, o.q.marks, []any{int64(shard)}, func(rows txn.Rows) error {
 		var m relay.Mark
 		var at int64
 		err := rows.Scan(&m.Position.ID, &at, &m.Tail)
@@ -289,7 +281,7 @@ func (o *outboxStore) Marks(ctx context.Context, shard int) ([]relay.Mark, error
 }
 
 // Stats implements [relay.Observer].
-func (o *outboxStore) Stats(ctx context.Context) (relay.Stats, error) {
+func (o *rowidLog) Stats(ctx context.Context) (relay.Stats, error) {
 	var st relay.Stats
 	var position, oldest, first, last int64
 	if err := o.s.row(ctx, o.q.stats, nil, &position, &oldest, &first, &last, &st.Parked); err != nil {
@@ -306,7 +298,7 @@ func (o *outboxStore) Stats(ctx context.Context) (relay.Stats, error) {
 }
 
 // Purge implements [relay.Purger].
-func (o *outboxStore) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+func (o *rowidLog) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
 	var n, oldest int64
 	err := o.s.Run(ctx, func(ctx context.Context, tx *txn.Tx) (err error) {
 		if n, err = tx.Exec(ctx, o.q.purge, nanos(before), int64(limit)); err != nil || n == 0 {
@@ -319,14 +311,4 @@ func (o *outboxStore) Purge(ctx context.Context, before time.Time, limit int) (i
 		return 0, fmt.Errorf("sqlstore: purge: %w", err)
 	}
 	return int(n), nil
-}
-
-// delete runs one bounded statement in a transaction of its own and returns how many rows it deleted.
-func (s *Store) delete(ctx context.Context, query string, args ...any) (int, error) {
-	var n int64
-	err := s.Run(ctx, func(ctx context.Context, tx *txn.Tx) (err error) {
-		n, err = tx.Exec(ctx, query, args...)
-		return err
-	})
-	return int(n), err
 }

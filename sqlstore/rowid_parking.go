@@ -13,7 +13,7 @@ import (
 )
 
 // Park implements [relay.Parking]. An event that is parked again counts an attempt.
-func (o *outboxStore) Park(ctx context.Context, lease relay.Lease, cause string, records ...outbox.Record) error {
+func (o *rowidLog) Park(ctx context.Context, lease relay.Lease, cause string, records ...outbox.Record) error {
 	err := o.fenced(ctx, lease, func(ctx context.Context, tx *txn.Tx) error {
 		for i := range records {
 			if err := o.park(ctx, tx, cause, &records[i]); err != nil {
@@ -28,7 +28,7 @@ func (o *outboxStore) Park(ctx context.Context, lease relay.Lease, cause string,
 	return nil
 }
 
-func (o *outboxStore) park(ctx context.Context, tx *txn.Tx, cause string, r *outbox.Record) error {
+func (o *rowidLog) park(ctx context.Context, tx *txn.Tx, cause string, r *outbox.Record) error {
 	var replay bool
 	err := tx.QueryRow(ctx, o.q.parkAgain, []any{r.Position.ID, cause, nanos(tx.Now())}, &replay)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -43,7 +43,7 @@ func (o *outboxStore) park(ctx context.Context, tx *txn.Tx, cause string, r *out
 }
 
 // Parked implements [relay.Parking].
-func (o *outboxStore) Parked(ctx context.Context, q relay.ParkedQuery) ([]relay.Parked, error) {
+func (o *rowidLog) Parked(ctx context.Context, q relay.ParkedQuery) ([]relay.Parked, error) {
 	args := []any{q.After.ID, int64(page(q.Limit)), q.Topic, q.Key}
 	query := o.q.parkedSome
 	switch {
@@ -58,7 +58,7 @@ func (o *outboxStore) Parked(ctx context.Context, q relay.ParkedQuery) ([]relay.
 	var p relay.Parked
 	var at int64
 	scan := newRecordScan(&p.Cause, &at, &p.Replay)
-	err := o.s.each(ctx, query, args, func(rows *sql.Rows) (err error) {
+	err := o.s.each(ctx, query, args, func(rows txn.Rows) (err error) {
 		p.Record, err = scan.read(rows)
 		p.ParkedAt = timeOf(at)
 		out = append(out, p)
@@ -71,7 +71,7 @@ func (o *outboxStore) Parked(ctx context.Context, q relay.ParkedQuery) ([]relay.
 }
 
 // Unpark implements [relay.Parking].
-func (o *outboxStore) Unpark(ctx context.Context, lease relay.Lease, records ...outbox.Record) error {
+func (o *rowidLog) Unpark(ctx context.Context, lease relay.Lease, records ...outbox.Record) error {
 	err := o.fenced(ctx, lease, func(ctx context.Context, tx *txn.Tx) error {
 		for i := range records {
 			if _, err := tx.Exec(ctx, o.q.unpark, records[i].Position.ID); err != nil {
@@ -87,7 +87,7 @@ func (o *outboxStore) Unpark(ctx context.Context, lease relay.Lease, records ...
 }
 
 // Replay implements [relay.Parking].
-func (o *outboxStore) Replay(ctx context.Context, topic, key string) (int, error) {
+func (o *rowidLog) Replay(ctx context.Context, topic, key string) (int, error) {
 	query, args := o.q.replay, []any{topic, key}
 	if key == "" {
 		query, args = o.q.replayOfTopic, args[:1]
@@ -106,7 +106,7 @@ func (o *outboxStore) Replay(ctx context.Context, topic, key string) (int, error
 
 // List implements [relay.Lister]. Attempts of an event that was sent is 1, though a relay that repeated
 // after a crash may have sent it more often: nothing is written for each event.
-func (o *outboxStore) List(ctx context.Context, status relay.Status, after outbox.Position, limit int) ([]relay.Entry, error) {
+func (o *rowidLog) List(ctx context.Context, status relay.Status, after outbox.Position, limit int) ([]relay.Entry, error) {
 	var fence, position int64
 	err := o.s.row(ctx, o.q.position, []any{int64(0)}, &fence, &position)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -128,7 +128,7 @@ func (o *outboxStore) List(ctx context.Context, status relay.Status, after outbo
 	var e relay.Entry
 	var at int64
 	scan := newRecordScan(&e.Attempts, &at, &e.LastError)
-	err = o.s.each(ctx, query, []any{from, to, int64(page(limit))}, func(rows *sql.Rows) (err error) {
+	err = o.s.each(ctx, query, []any{from, to, int64(page(limit))}, func(rows txn.Rows) (err error) {
 		e.Record, err = scan.read(rows)
 		e.LastAttemptAt = timeOf(at)
 		switch {
