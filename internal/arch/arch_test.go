@@ -72,6 +72,10 @@ var namesRefused = []string{
 // speak protocols (problem documents, pages, webhooks, deliveries) or simulate faults, and own no data.
 var shopShared = []string{"contract", "deliver", "faults", "internal", "page", "problem", "webhook"}
 
+// internalShared are the folders of internal/ that the workspace's other modules may import: they are for
+// whoever keeps statements in files.
+var internalShared = []string{"statement"}
+
 // databases are the driver packages that open a sqlstore.Store.
 var databases = []string{"settlesqlite", "settlepgx", "settlemysql"}
 
@@ -110,6 +114,7 @@ func check(t *testing.T, from string, imports []string, inTest bool) {
 type node struct {
 	module string // root, driver, shop, cmd or test; empty for the standard library, "foreign" else
 	folder string // first folder inside the module: the service, the adapter, the contract
+	inner  string // the folder inside internal/ of the root module
 	level  int    // in the root module; 0 for internal/ and for a folder without a level
 	suite  bool   // settletest or a conformance suite
 }
@@ -132,6 +137,9 @@ func parse(importPath string) node {
 		return node{module: first}
 	}
 	n := node{module: "root", folder: first, level: levels[first]}
+	if first == "internal" {
+		n.inner, _, _ = strings.Cut(rest, "/")
+	}
 	parent, base := path.Split(inside)
 	if first == "settletest" || parent != "" && base == path.Base(parent)+"test" {
 		n.level, n.suite = levelAdapter, true
@@ -233,7 +241,7 @@ func refuseShop(from, to node, inTest bool) string {
 		return "imports point down"
 	case to.module == "driver":
 		return "cmd/settle is the only place naming drivers; a test that needs one lives in test/"
-	case to.module == "root" && to.folder == "internal":
+	case to.module == "root" && to.folder == "internal" && !slices.Contains(internalShared, to.inner):
 		return "internal/ belongs to the root module; shop uses what users can use"
 	case inTest:
 		return ""
@@ -375,6 +383,8 @@ func TestRefuse(t *testing.T) {
 		{"shop/order", "driver/settlesqlite", inCode, true},
 		{"shop/order", "driver/settlesqlite", inTest, true},
 		{"shop/gateway", "shop/internal/problem", inCode, false},
+		{"shop/order", "internal/statement", inCode, false},
+		{"shop/order", "internal/hex", inCode, true},
 
 		{"cmd/settle", "driver/settlenats", inCode, false},
 		{"cmd/settle", "shop/order", inCode, false},
