@@ -21,7 +21,8 @@
 // # Guarantee
 //
 // A lease is one row for each name: owner, fence, expires. No row is ever deleted, so that a fence never
-// returns. The store's clock decides, never a holder's:
+// returns; so name roles, of which there are few, and not orders. The store's clock decides, never a
+// holder's:
 //
 //   - Acquire succeeds when there is no row, when it was released, or when it has run out. It raises the
 //     fence by one; the first is 1. Otherwise ErrHeld, also for the owner that holds it: two goroutines of

@@ -28,9 +28,9 @@ type HeldError struct {
 	Until time.Time
 }
 
-// Error has them all.
+// Error has who and until when; the name is in the text around it.
 func (e *HeldError) Error() string {
-	return fmt.Sprintf("%s: held by %s until %s", e.Name, e.Owner, e.Until.UTC().Format(time.RFC3339Nano))
+	return fmt.Sprintf("held by %s until %s", e.Owner, e.Until.UTC().Format(time.RFC3339Nano))
 }
 
 // Unwrap returns ErrHeld.

@@ -14,6 +14,7 @@ import (
 	"github.com/settledev/settle/deadletter"
 	"github.com/settledev/settle/idempotency"
 	"github.com/settledev/settle/inbox"
+	"github.com/settledev/settle/lock"
 	"github.com/settledev/settle/push"
 	"github.com/settledev/settle/relay"
 	"github.com/settledev/settle/timer"
@@ -64,6 +65,7 @@ type Store struct {
 	calls     *table[callKey, prepared]
 	calling   bell
 	answers   *table[answerKey, idempotency.Answer]
+	leases    *table[string, lock.Lease]
 	feed      feed
 	feeding   bell
 }
@@ -86,6 +88,7 @@ func New() *Store {
 		timers:    newTable[string](byTime),
 		calls:     newTable[callKey](byDue),
 		answers:   newTable[answerKey](bySaved),
+		leases:    newTable[string, lock.Lease](nil),
 	}
 	s.outbox.parked = map[int64]*parked{}
 	s.feed.init()
