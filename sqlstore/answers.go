@@ -58,7 +58,7 @@ func (a *answerStore) Save(ctx context.Context, tx *txn.Tx, x idempotency.Answer
 		header = string(b)
 	}
 	n, err := tx.Exec(ctx, a.q.save, x.Scope, x.Key, x.Fingerprint[:], int64(x.Status), header, x.Body, nanos(x.SavedAt))
-	if err == nil && n == 0 {
+	if err == nil && n == 0 || errors.Is(err, ErrDuplicate) {
 		err = idempotency.ErrExists
 	}
 	if err != nil {

@@ -1,12 +1,11 @@
 package sqlstore
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
+	"strconv"
 	"time"
 
 	"github.com/settledev/settle/call"
@@ -16,7 +15,7 @@ import (
 // callStore keeps prepared calls.
 type callStore struct {
 	s *Store
-	q struct{ prepare, claim, finish, deferral, reclaim, next, pending string }
+	q struct{ prepare, due, claim, finish, deferral, reclaim, next, pending string }
 }
 
 var (
@@ -28,9 +27,12 @@ var (
 func (s *Store) initCalls(q *statements) {
 	c := &s.calls
 	c.s = s
-	c.q.prepare, c.q.claim, c.q.finish = q.text("call.prepare"), q.text("call.claim"), q.text("call.finish")
-	c.q.deferral, c.q.reclaim = q.text("call.defer"), q.text("call.reclaim")
+	c.q.prepare, c.q.finish = q.text("call.prepare"), q.text("call.finish")
+	c.q.due, c.q.claim, c.q.deferral = q.text("call.due"), q.text("call.claim"), q.text("call.defer")
 	c.q.next, c.q.pending = q.text("call.next"), q.text("call.pending")
+	if q.dialect == sqliteName {
+		c.q.reclaim = q.text("call.reclaim")
+	}
 }
 
 // reclaim ends the leases of whoever had the file before.
@@ -55,45 +57,66 @@ func (c *callStore) Prepare(ctx context.Context, tx *txn.Tx, w call.Work) error 
 
 // Claim implements [call.Store].
 func (c *callStore) Claim(ctx context.Context, name string, now, until time.Time, limit int) ([]call.Work, error) {
-	type claimed struct {
-		call.Work
-
-		id int64
-	}
 	// Workers ask often: look before taking a turn of the writer.
 	if at, ok, err := c.Next(ctx, name); err != nil || !ok || at.After(now) {
 		return nil, err
 	}
-	var taken []claimed
+	var taken []call.Work
 	err := c.s.Run(ctx, func(ctx context.Context, tx *txn.Tx) error {
-		taken = taken[:0]
-		rows, err := tx.Query(ctx, c.q.claim, name, nanos(now), nanos(until), int64(limit))
-		if err != nil {
+		var ids []int64
+		var err error
+		if taken, ids, err = c.due(ctx, tx, name, now, limit); err != nil || len(ids) == 0 {
 			return err
 		}
-		for rows.Next() && err == nil {
-			w := claimed{Work: call.Work{Call: name}}
-			var due, created int64
-			var causation []byte
-			err = rows.Scan(&w.id, &w.Key, &w.Request, &w.Cause.TraceParent, &w.Cause.CorrelationID, &causation,
-				&due, &created, &w.Attempts, &w.LastError)
-			if err == nil {
-				w.Cause.CausationID, err = idOf(causation)
-			}
-			w.Due, w.CreatedAt, w.Fence = timeOf(due), timeOf(created), int64(w.Attempts)
-			taken = append(taken, w)
+		for i := range taken {
+			taken[i].Attempts++
+			taken[i].Due, taken[i].Fence = until, int64(taken[i].Attempts)
 		}
-		return errors.Join(err, rows.Err(), rows.Close())
+		n, err := tx.Exec(ctx, c.q.claim, idList(ids), nanos(until))
+		if err == nil && n != int64(len(ids)) {
+			err = fmt.Errorf("%d of %d rows claimed: %w", n, len(ids), ErrCorrupt)
+		}
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: claim calls of %s: %w", name, err)
 	}
-	slices.SortFunc(taken, func(a, b claimed) int { return cmp.Compare(a.id, b.id) })
-	out := make([]call.Work, len(taken))
-	for i := range taken {
-		out[i] = taken[i].Work
+	return taken, nil
+}
+
+// due reads calls that are due, and locks their rows where there are other writers.
+func (c *callStore) due(ctx context.Context, tx *txn.Tx, name string, now time.Time, limit int) ([]call.Work, []int64, error) {
+	rows, err := tx.Query(ctx, c.q.due, name, nanos(now), int64(limit))
+	if err != nil {
+		return nil, nil, err
 	}
-	return out, nil
+	var works []call.Work
+	var ids []int64
+	for rows.Next() && err == nil {
+		w := call.Work{Call: name}
+		var id, created int64
+		var causation []byte
+		err = rows.Scan(&id, &w.Key, &w.Request, &w.Cause.TraceParent, &w.Cause.CorrelationID, &causation,
+			&created, &w.Attempts, &w.LastError)
+		if err == nil {
+			w.Cause.CausationID, err = idOf(causation)
+		}
+		w.CreatedAt = timeOf(created)
+		works, ids = append(works, w), append(ids, id)
+	}
+	return works, ids, errors.Join(err, rows.Err(), rows.Close())
+}
+
+// idList is row numbers as a JSON array, which every dialect can take as one argument.
+func idList(ids []int64) string {
+	b := []byte{'['}
+	for i, id := range ids {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, id, 10)
+	}
+	return string(append(b, ']'))
 }
 
 // Finish implements [call.Store].

@@ -16,6 +16,8 @@ var (
 	// ErrConflict says that a transaction met another one (deadlock, serialisation failure, lock timeout) and
 	// was rolled back. The store has repeated it several times already.
 	ErrConflict = errors.New("transaction met a conflicting one")
+	// ErrDuplicate says that a row with the same key is there already. The transaction is over.
+	ErrDuplicate = errors.New("row with this key exists")
 	// ErrCorrupt says that the file is no database, or a damaged one. Restore it.
 	ErrCorrupt = errors.New("database is damaged")
 	// ErrSchema says that the tables are not those that this program knows. Migrate, or run the

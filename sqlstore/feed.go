@@ -12,7 +12,7 @@ import (
 // feedStore is the log of what browsers get to see.
 type feedStore struct {
 	s *Store
-	q struct{ append, appendFeed, afterAll, after, bounds, trimFeed, trim string }
+	q struct{ number, numbered, append, appendFeed, afterAll, after, bounds, trimFeed, trim string }
 }
 
 var _ push.Log = (*feedStore)(nil)
@@ -23,31 +23,58 @@ func (s *Store) initFeed(q *statements) {
 	f.q.append, f.q.appendFeed = q.text("push.append"), q.text("push.append_feed")
 	f.q.afterAll, f.q.after, f.q.bounds = q.text("push.after_all"), q.text("push.after"), q.text("push.bounds")
 	f.q.trimFeed, f.q.trim = q.text("push.trim_feed"), q.text("push.trim")
+	if q.dialect != sqliteName {
+		f.q.number, f.q.numbered = q.text("push.number"), q.text("push.numbered")
+	}
 }
 
 // Append implements [push.Log].
 func (f *feedStore) Append(ctx context.Context, tx *txn.Tx, frames ...push.Frame) error {
+	if len(frames) == 0 {
+		return nil
+	}
+	position, err := f.number(ctx, tx, len(frames))
+	if err != nil {
+		return fmt.Errorf("sqlstore: append %d frames: %w", len(frames), err)
+	}
 	for i := range frames {
-		fr := &frames[i]
-		feeds, err := json.Marshal(fr.Feeds)
-		if err != nil {
+		if err := f.append(ctx, tx, &frames[i], position+int64(i)); err != nil {
 			return fmt.Errorf("sqlstore: append frame: %w", err)
-		}
-		var position int64
-		if err := tx.QueryRow(ctx, f.q.append, []any{fr.Event, fr.Data, string(feeds)}, &position); err != nil {
-			return fmt.Errorf("sqlstore: append frame: %w", err)
-		}
-		for _, feed := range fr.Feeds {
-			if feed == "" {
-				continue // Every frame is in this one.
-			}
-			if _, err := tx.Exec(ctx, f.q.appendFeed, feed, position); err != nil {
-				return fmt.Errorf("sqlstore: append frame to %s: %w", feed, err)
-			}
 		}
 	}
-	if len(frames) > 0 {
-		tx.AfterCommit(f.s.feedBell.ring)
+	tx.AfterCommit(f.s.feedBell.ring)
+	return nil
+}
+
+// number returns the position of the first of n frames. On a server the transaction keeps the row that
+// counts until it is over: a reader must not pass a frame that becomes visible later. A file numbers its
+// rows itself.
+func (f *feedStore) number(ctx context.Context, tx *txn.Tx, n int) (first int64, err error) {
+	if f.q.number == "" {
+		return 0, nil
+	}
+	if _, err := tx.Exec(ctx, f.q.number, int64(n)); err != nil {
+		return 0, err
+	}
+	var last int64
+	err = tx.QueryRow(ctx, f.q.numbered, nil, &last)
+	return last - int64(n) + 1, err
+}
+
+func (f *feedStore) append(ctx context.Context, tx *txn.Tx, fr *push.Frame, position int64) error {
+	feeds, err := json.Marshal(fr.Feeds)
+	if err != nil {
+		return err
+	}
+	if f.q.number != "" {
+		tx.Queue(f.q.append, fr.Event, fr.Data, string(feeds), position)
+	} else if err := tx.QueryRow(ctx, f.q.append, []any{fr.Event, fr.Data, string(feeds)}, &position); err != nil {
+		return err
+	}
+	for _, feed := range fr.Feeds {
+		if feed != "" { // Every frame is in that one.
+			tx.Queue(f.q.appendFeed, feed, position)
+		}
 	}
 	return nil
 }

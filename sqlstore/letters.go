@@ -19,7 +19,7 @@ type letterStore struct {
 }
 
 type letterSQL struct {
-	park, update, remove, promote, lanes, selectOne, selectDue, selectLane, selectAny, seq, groups, audit, entries string
+	park, update, lane, head, first, remove, promote, lanes, selectOne, selectDue, selectLane, selectAny, seq, groups, audit, entries string
 }
 
 var (
@@ -31,12 +31,16 @@ var (
 func (s *Store) initLetters(q *statements) {
 	s.letters.s = s
 	s.letters.q = letterSQL{
-		park: q.text("deadletter.park"), update: q.text("deadletter.update"), remove: q.text("deadletter.remove"),
+		park: q.text("deadletter.park"), update: q.text("deadletter.update"),
+		lane: q.text("deadletter.lane"), remove: q.text("deadletter.remove"),
 		promote: q.text("deadletter.promote"), lanes: q.text("deadletter.lanes"),
 		selectOne: q.text("deadletter.select_one"), selectDue: q.text("deadletter.select_due"),
 		selectLane: q.text("deadletter.select_lane"), selectAny: q.text("deadletter.select_any"),
 		seq: q.text("deadletter.seq"), groups: q.text("deadletter.groups"),
 		audit: q.text("deadletter.audit"), entries: q.text("deadletter.entries"),
+	}
+	if q.dialect != sqliteName {
+		s.letters.q.head, s.letters.q.first = q.text("deadletter.head"), q.text("deadletter.first")
 	}
 }
 
@@ -44,10 +48,37 @@ func (s *Store) initLetters(q *statements) {
 func (s *letterStore) Park(ctx context.Context, tx *txn.Tx, l deadletter.Letter) error {
 	args := append(eventArgs([]any{l.Group}, &l.Event), l.Partition, l.Position, string(l.State), int64(l.Attempts),
 		nanos(l.FirstAt), nanos(l.LastAt), nanos(l.NextAt), clip(l.Cause), clip(l.Stack), l.Permanent, nanos(tx.Now()))
-	if _, err := tx.Exec(ctx, s.q.park, args...); err != nil {
+	err := s.lockLane(ctx, tx, l.Group, l.Event.Topic, l.Event.AggregateID)
+	if err == nil {
+		_, err = tx.Exec(ctx, s.q.park, args...)
+	}
+	if err != nil {
 		return fmt.Errorf("sqlstore: park %s: %w", l.ID(), err)
 	}
 	return nil
+}
+
+// lockLane takes the lane's head, if there is one: otherwise the lane could lose its last letter while
+// another one is being put behind it, which would wait for ever. On a file there is one transaction at a time.
+func (s *letterStore) lockLane(ctx context.Context, tx *txn.Tx, group, topic, key string) error {
+	if s.q.head == "" {
+		return nil
+	}
+	for {
+		var seq, first int64
+		err := tx.QueryRow(ctx, s.q.head, []any{group, topic, key}, &seq)
+		if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		// Postgres passes over a head that was deleted while we waited for it, and looks no further.
+		err = tx.QueryRow(ctx, s.q.first, []any{group, topic, key}, &first)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // clip bounds the text kept of an error or a stack, at a whole character.
@@ -76,9 +107,12 @@ func (s *letterStore) Update(ctx context.Context, tx *txn.Tx, l deadletter.Lette
 // Remove implements [deadletter.Store].
 func (s *letterStore) Remove(ctx context.Context, tx *txn.Tx, group string, id event.ID) (bool, error) {
 	var topic, key string
-	err := tx.QueryRow(ctx, s.q.remove, []any{group, id[:]}, &topic, &key)
+	err := tx.QueryRow(ctx, s.q.lane, []any{group, id[:]}, &topic, &key)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
+	}
+	if err == nil {
+		_, err = tx.Exec(ctx, s.q.remove, group, id[:])
 	}
 	if err == nil {
 		_, err = tx.Exec(ctx, s.q.promote, group, topic, key, nanos(tx.Now()))

@@ -12,7 +12,7 @@ import (
 // positionStore keeps how far groups have come.
 type positionStore struct {
 	s *Store
-	q struct{ take, store, all string }
+	q struct{ take, taken, store, all string }
 }
 
 var _ consumer.Positions = (*positionStore)(nil)
@@ -20,7 +20,8 @@ var _ consumer.Positions = (*positionStore)(nil)
 func (s *Store) initPositions(q *statements) {
 	p := &s.positions
 	p.s = s
-	p.q.take, p.q.store, p.q.all = q.text("consumer.take"), q.text("consumer.store"), q.text("consumer.all")
+	p.q.take, p.q.taken = q.text("consumer.take"), q.text("consumer.taken")
+	p.q.store, p.q.all = q.text("consumer.store"), q.text("consumer.all")
 }
 
 // Take implements [consumer.Positions].
@@ -28,7 +29,11 @@ func (p *positionStore) Take(ctx context.Context, group, partition string) (brok
 	var pos broker.Position
 	var fence, offset int64
 	err := p.s.Run(ctx, func(ctx context.Context, tx *txn.Tx) error {
-		return tx.QueryRow(ctx, p.q.take, []any{group, partition}, &fence, &pos.Incarnation, &offset)
+		// The row is locked by the first, so that a batch of the last owner is in or out before the second.
+		if _, err := tx.Exec(ctx, p.q.take, group, partition); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, p.q.taken, []any{group, partition}, &fence, &pos.Incarnation, &offset)
 	})
 	if err != nil {
 		return broker.Position{}, 0, fmt.Errorf("sqlstore: take %s of %s: %w", partition, group, err)

@@ -22,14 +22,21 @@ type Dialect struct {
 	dir  fs.FS
 }
 
+// The folders of the dialects, and their names.
+const (
+	sqliteName   = "sqlite"
+	postgresName = "postgres"
+	mysqlName    = "mysql"
+)
+
 // SQLite is the dialect of SQLite 3.45 and newer.
-func SQLite() Dialect { return dialect("sqlite") }
+func SQLite() Dialect { return dialect(sqliteName) }
 
 // Postgres is the dialect of PostgreSQL 14 and newer.
-func Postgres() Dialect { return dialect("postgres") }
+func Postgres() Dialect { return dialect(postgresName) }
 
 // MySQL is the dialect of MySQL 8.0 and MariaDB 10.6, and newer.
-func MySQL() Dialect { return dialect("mysql") }
+func MySQL() Dialect { return dialect(mysqlName) }
 
 func dialect(name string) Dialect {
 	dir, err := fs.Sub(files, name)
@@ -118,6 +125,7 @@ func parseStatements(texts map[string]string, contract, src string) error {
 // statements hands out texts by name and remembers which were missing, so that a dialect that lacks one
 // is refused when a store is opened and not when the statement is needed.
 type statements struct {
+	dialect string
 	texts   map[string]string
 	missing []string
 	asked   func(name string) // for the test that no statement is left over

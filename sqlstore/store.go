@@ -14,6 +14,7 @@ import (
 	"github.com/settledev/settle/deadletter"
 	"github.com/settledev/settle/idempotency"
 	"github.com/settledev/settle/inbox"
+	"github.com/settledev/settle/lock"
 	"github.com/settledev/settle/push"
 	"github.com/settledev/settle/relay"
 	"github.com/settledev/settle/timer"
@@ -151,6 +152,7 @@ type Store struct {
 	calls     callStore
 	answers   answerStore
 	feed      feedStore
+	leases    leaseStore
 
 	closeOnce sync.Once
 	closeErr  error
@@ -193,7 +195,7 @@ func open(ctx context.Context, b Backend, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{backend: b, cfg: cfg}
-	q := &statements{texts: texts}
+	q := &statements{dialect: b.Dialect.name, texts: texts}
 	s.bind(q)
 	if b.Server != nil {
 		s.engine = newServerEngine(s, q)
@@ -224,6 +226,7 @@ func (s *Store) bind(q *statements) {
 	s.initCalls(q)
 	s.initAnswers(q)
 	s.initFeed(q)
+	s.initLeases(q)
 }
 
 // initOutbox gives the store the log that its kind of database can keep in order.
@@ -372,6 +375,12 @@ func (s *Store) Calls() call.Store { return &s.calls }
 
 // Answers implements [idempotency.Provider].
 func (s *Store) Answers() idempotency.Store { return &s.answers }
+
+// Leases implements [lock.Provider].
+func (s *Store) Leases() lock.Leases { return &s.leases }
+
+// Serializer implements [lock.Provider].
+func (s *Store) Serializer() lock.Serializer { return &s.leases }
 
 // Feed implements [push.Provider].
 func (s *Store) Feed() push.Log { return &s.feed }

@@ -1,14 +1,13 @@
 package sqlstore
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
+	"github.com/settledev/settle/event"
 	"github.com/settledev/settle/timer"
 	"github.com/settledev/settle/txn"
 )
@@ -16,7 +15,7 @@ import (
 // timerStore keeps events that wait for their time.
 type timerStore struct {
 	s *Store
-	q struct{ set, cancel, take, next, count string }
+	q struct{ set, cancel, due, take, next, count string }
 }
 
 var (
@@ -27,7 +26,8 @@ var (
 func (s *Store) initTimers(q *statements) {
 	t := &s.timers
 	t.s = s
-	t.q.set, t.q.cancel, t.q.take = q.text("timer.set"), q.text("timer.cancel"), q.text("timer.take")
+	t.q.set, t.q.cancel = q.text("timer.set"), q.text("timer.cancel")
+	t.q.due, t.q.take = q.text("timer.due"), q.text("timer.take")
 	t.q.next, t.q.count = q.text("timer.next"), q.text("timer.count")
 }
 
@@ -52,41 +52,40 @@ func (t *timerStore) Cancel(ctx context.Context, tx *txn.Tx, key string) (bool, 
 
 // Take implements [timer.Store].
 func (t *timerStore) Take(ctx context.Context, tx *txn.Tx, now time.Time, limit int) ([]timer.Timer, error) {
-	rows, err := tx.Query(ctx, t.q.take, nanos(now), int64(limit))
+	taken, ids, err := t.due(ctx, tx, now, limit)
+	if err == nil && len(ids) > 0 {
+		var n int64
+		if n, err = tx.Exec(ctx, t.q.take, idList(ids)); err == nil && n != int64(len(ids)) {
+			err = fmt.Errorf("%d of %d rows deleted: %w", n, len(ids), ErrCorrupt)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: take timers: %w", err)
 	}
-	type due struct {
-		timer.Timer
+	return taken, nil
+}
 
-		id int64
+// due reads timers that are due, and locks their rows where there are other writers.
+func (t *timerStore) due(ctx context.Context, tx *txn.Tx, now time.Time, limit int) ([]timer.Timer, []int64, error) {
+	rows, err := tx.Query(ctx, t.q.due, nanos(now), int64(limit))
+	if err != nil {
+		return nil, nil, err
 	}
-	var taken []due
+	var timers []timer.Timer
+	var ids []int64
 	var scan eventScan
 	var id, at int64
 	var key string
 	dest := scan.dest([]any{&id, &key, &at})
-	for rows.Next() {
+	for rows.Next() && err == nil {
 		scan.e.Data = nil
-		if err = rows.Scan(dest...); err != nil {
-			break
+		if err = rows.Scan(dest...); err == nil {
+			var e event.Envelope
+			e, err = scan.envelope()
+			timers, ids = append(timers, timer.Timer{Key: key, At: timeOf(at), Event: e}), append(ids, id)
 		}
-		e, serr := scan.envelope()
-		if err = serr; err != nil {
-			break
-		}
-		taken = append(taken, due{timer.Timer{Key: key, At: timeOf(at), Event: e}, id})
 	}
-	if err = errors.Join(err, rows.Err(), rows.Close()); err != nil {
-		return nil, fmt.Errorf("sqlstore: take timers: %w", err)
-	}
-	// RETURNING promises no order.
-	slices.SortFunc(taken, func(a, b due) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.id, b.id)) })
-	out := make([]timer.Timer, len(taken))
-	for i := range taken {
-		out[i] = taken[i].Timer
-	}
-	return out, nil
+	return timers, ids, errors.Join(err, rows.Err(), rows.Close())
 }
 
 // Next implements [timer.Store].

@@ -39,10 +39,10 @@ func TestSchema(t *testing.T) {
 		}
 		return s.Close()
 	}
-	if err := open(); !errors.Is(err, sqlstore.ErrSchema) || !strings.Contains(err.Error(), "version 0, this program needs 1") {
+	if err := open(); !errors.Is(err, sqlstore.ErrSchema) || !strings.Contains(err.Error(), "version 0, this program needs 2") {
 		t.Errorf("an empty file was opened: %v", err)
 	}
-	if n, err := settlesqlite.Migrate(t.Context(), path, one); n != 2 || err != nil {
+	if n, err := settlesqlite.Migrate(t.Context(), path, one); n != 3 || err != nil {
 		t.Fatalf("%d migrations, %v", n, err)
 	}
 	if err := open(one); err != nil {
@@ -110,9 +110,9 @@ func TestQueryPlans(t *testing.T) {
 		"inbox.forget_untimed":   "SEARCH settle_inbox USING COVERING INDEX settle_inbox_untimed (at<?)",
 		"consumer.store":         "SEARCH settle_position USING PRIMARY KEY (group_name=? AND partition=?)",
 		"timer.cancel":           "settle_timer USING INDEX sqlite_autoindex_settle_timer_1 (key=?)",
-		"timer.take":             "settle_timer USING COVERING INDEX settle_timer_at (at<?)",
+		"timer.due":              "settle_timer USING INDEX settle_timer_at (at<?)",
 		"timer.next":             "settle_timer USING COVERING INDEX settle_timer_at",
-		"call.claim":             "settle_call USING COVERING INDEX settle_call_due (call=? AND due<?)",
+		"call.due":               "settle_call USING INDEX settle_call_due (call=? AND due<?)",
 		"call.finish":            "settle_call USING INDEX sqlite_autoindex_settle_call_1 (call=? AND key=?)",
 		"call.next":              "settle_call USING COVERING INDEX settle_call_due (call=?)",
 		"deadletter.select_due":  "settle_letter USING INDEX settle_letter_due (group_name=? AND next_at<?)",

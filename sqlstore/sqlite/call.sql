@@ -2,10 +2,12 @@
 INSERT INTO settle_call (call, key, request, trace_parent, correlation_id, causation_id, due, created_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (call, key) DO NOTHING;
 
+-- name: due
+SELECT id, key, request, trace_parent, correlation_id, causation_id, created_at, attempts, last_error
+FROM settle_call WHERE call = ?1 AND due <= ?2 ORDER BY due, id LIMIT ?3;
+
 -- name: claim
-UPDATE settle_call SET attempts = attempts + 1, due = ?3, claimed = 1
-WHERE id IN (SELECT id FROM settle_call WHERE call = ?1 AND due <= ?2 ORDER BY due, id LIMIT ?4)
-RETURNING id, key, request, trace_parent, correlation_id, causation_id, due, created_at, attempts, last_error;
+UPDATE settle_call SET attempts = attempts + 1, due = ?2, claimed = 1 WHERE id IN (SELECT value FROM json_each(?1));
 
 -- name: finish
 DELETE FROM settle_call WHERE call = ?1 AND key = ?2 AND attempts = ?3 AND claimed = 1;

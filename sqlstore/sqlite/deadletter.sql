@@ -16,8 +16,11 @@ UPDATE settle_letter SET state = ?3, attempts = ?4, first_at = ?5, last_at = ?6,
     stack = ?9, permanent = ?10, data = ?11
 WHERE group_name = ?1 AND event_id = ?2;
 
+-- name: lane
+SELECT topic, aggregate_id FROM settle_letter WHERE group_name = ?1 AND event_id = ?2;
+
 -- name: remove
-DELETE FROM settle_letter WHERE group_name = ?1 AND event_id = ?2 RETURNING topic, aggregate_id;
+DELETE FROM settle_letter WHERE group_name = ?1 AND event_id = ?2;
 
 -- The first letter of a lane is its head; it waits no longer.
 -- name: promote

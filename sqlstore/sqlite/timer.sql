@@ -12,10 +12,13 @@ ON CONFLICT (key) DO UPDATE SET at = excluded.at, event_id = excluded.event_id, 
 -- name: cancel
 DELETE FROM settle_timer WHERE key = ?1;
 
+-- name: due
+SELECT id, key, at, event_id, type, version, topic, aggregate_type, aggregate_id, occurred_at,
+    trace_parent, correlation_id, causation_id, idempotency_key, producer, data
+FROM settle_timer WHERE at <= ?1 ORDER BY at, id LIMIT ?2;
+
 -- name: take
-DELETE FROM settle_timer WHERE id IN (SELECT id FROM settle_timer WHERE at <= ?1 ORDER BY at, id LIMIT ?2)
-RETURNING id, key, at, event_id, type, version, topic, aggregate_type, aggregate_id, occurred_at,
-    trace_parent, correlation_id, causation_id, idempotency_key, producer, data;
+DELETE FROM settle_timer WHERE id IN (SELECT value FROM json_each(?1));
 
 -- name: next
 SELECT at FROM settle_timer ORDER BY at LIMIT 1;
