@@ -31,8 +31,8 @@ func ExampleHold() {
 // A holder that was paused past its lease is refused, though it does not know that it is late.
 func ExampleCheck() {
 	ctx, store := context.Background(), memory.New()
-	late, _ := store.Leases().Acquire(ctx, "nightly-report", "one", lock.TTLMin)
-	time.Sleep(lock.TTLMin) // The process was paused, or the machine was.
+	late, _ := store.Leases().Acquire(ctx, "nightly-report", "one", lock.TTLShortest)
+	time.Sleep(lock.TTLShortest) // The process was paused, or the machine was.
 	newer, _ := store.Leases().Acquire(ctx, "nightly-report", "two", time.Minute)
 
 	err := store.Run(ctx, func(ctx context.Context, tx *txn.Tx) error { return lock.Check(ctx, tx, late) })

@@ -17,10 +17,10 @@ const (
 	NameBytesMax = 200
 	// OwnerBytesMax bounds an owner.
 	OwnerBytesMax = 200
-	// TTLMin is the shortest lease: renewing it has to be possible.
-	TTLMin = 100 * time.Millisecond
-	// TTLMax is the longest lease: nobody gets in before it is over when its holder dies.
-	TTLMax = 24 * time.Hour
+	// TTLShortest is the shortest lease: renewing it has to be possible.
+	TTLShortest = 100 * time.Millisecond
+	// TTLLongest is the longest lease: nobody gets in before it is over when its holder dies.
+	TTLLongest = 24 * time.Hour
 )
 
 // Lease is one holder's right to a name, for a time.
@@ -118,8 +118,8 @@ func CheckLimits(name, owner string, ttl time.Duration) error {
 
 // CheckTTL refuses a time to live that Acquire, Renew and TryOnce must refuse: for implementations.
 func CheckTTL(ttl time.Duration) error {
-	if ttl < TTLMin || ttl > TTLMax {
-		return fmt.Errorf("time to live %s, %s to %s allowed: %w", ttl, TTLMin, TTLMax, ErrLimit)
+	if ttl < TTLShortest || ttl > TTLLongest {
+		return fmt.Errorf("time to live %s, %s to %s allowed: %w", ttl, TTLShortest, TTLLongest, ErrLimit)
 	}
 	return nil
 }

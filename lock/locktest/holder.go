@@ -38,7 +38,7 @@ func pausedHolder(t *testing.T, h Harness) {
 		ended <- lock.Hold(t.Context(), leases, "a", cfg, func(ctx context.Context, l lock.Lease) error {
 			close(asleep)
 			<-leases.resume
-			return h.write(context.WithoutCancel(ctx), s, l, "n", 1)
+			return h.write(context.WithoutCancel(ctx), s, l, 1)
 		})
 	}()
 	select {
@@ -47,10 +47,10 @@ func pausedHolder(t *testing.T, h Harness) {
 		t.Fatalf("hold: %v", err)
 	}
 	taken := acquireEventually(t, h.Peer(t, s), "a", "two", ttl)
-	must(t, "write of the new holder", h.write(t.Context(), s, taken, "n", 2))
+	must(t, "write of the new holder", h.write(t.Context(), s, taken, 2))
 	close(leases.resume)
 	wantErr(t, "the write of a holder that was paused past its lease must be refused", <-ended, lock.ErrFenced)
-	h.wantNumber(t, s, "the new holder's write must stand", "n", 2)
+	h.wantNumber(t, s, "the new holder's write must stand", 2)
 	must(t, "the paused one's release must spare the new holder", check(t, s, taken))
 }
 
@@ -89,7 +89,7 @@ func contenders(t *testing.T, h Harness) {
 		})
 	}
 	all.Wait()
-	h.wantNumber(t, s, "no update may be lost among holders", "n", goroutines*rounds)
+	h.wantNumber(t, s, "no update may be lost among holders", goroutines*rounds)
 	if n := len(fences); n != goroutines*rounds || !fences[1] || !fences[int64(n)] {
 		t.Fatalf("each holder must have its own fence, one after the other: %d holders have %d", goroutines*rounds, n)
 	}
@@ -130,7 +130,7 @@ func contendersCrashAndPause(t *testing.T, h Harness) {
 		})
 	}
 	all.Wait()
-	h.wantNumber(t, s, "what was written must be what was not refused", "n", int(written.Load()))
+	h.wantNumber(t, s, "what was written must be what was not refused", int(written.Load()))
 	if n := written.Load() + refused.Load(); n != goroutines*rounds || refused.Load() == 0 {
 		t.Fatalf("%d writes stand and %d were refused, of %d with late ones among them", written.Load(), refused.Load(), goroutines*rounds)
 	}
@@ -167,11 +167,11 @@ func (h Harness) increment(t *testing.T, s Store, l lock.Lease) error {
 		if int64(last) > l.Fence {
 			return fmt.Errorf("fence %d writes after fence %d", l.Fence, last)
 		}
-		n, err := h.Get(ctx, tx, "n")
+		n, err := h.Get(ctx, tx, number)
 		if err != nil {
 			return err
 		}
-		return errors.Join(h.Put(ctx, tx, "n", n+1), h.Put(ctx, tx, "fence", int(l.Fence)))
+		return errors.Join(h.Put(ctx, tx, number, n+1), h.Put(ctx, tx, "fence", int(l.Fence)))
 	})
 }
 
@@ -189,7 +189,7 @@ func holdRenews(t *testing.T, h Harness) {
 			_, err := p.Leases().Acquire(ctx, "a", "two", ttl)
 			wantErr(t, "a name that is held must be given to nobody", err, lock.ErrHeld)
 		}
-		return h.write(ctx, s, l, "n", 1)
+		return h.write(ctx, s, l, 1)
 	})
 	must(t, "hold", err)
 	if next := acquire(t, s, "a", "two", ttl); next.Fence != 2 {

@@ -34,7 +34,7 @@ func heldTells(t *testing.T, h Harness) {
 
 func namesAreExact(t *testing.T, h Harness) {
 	s := h.Open(t)
-	for _, name := range alike {
+	for _, name := range alike() {
 		if l := acquire(t, s, name, "one", ttl); l.Fence != 1 {
 			t.Fatalf("names must be compared byte by byte: %q had been taken before", name)
 		}
@@ -143,8 +143,8 @@ func checkTheNewest(t *testing.T, h Harness) {
 	s := h.Open(t)
 	l := acquire(t, s, "a", "one", ttl)
 	must(t, "check", check(t, s, l))
-	must(t, "a guarded write", h.write(t.Context(), h.Peer(t, s), l, "n", 7))
-	h.wantNumber(t, s, "a guarded write must be there", "n", 7)
+	must(t, "a guarded write", h.write(t.Context(), h.Peer(t, s), l, 7))
+	h.wantNumber(t, s, "a guarded write must be there", 7)
 	must(t, "check twice in one transaction", storetest.Try(t.Context(), s, func(ctx context.Context, tx *txn.Tx) error {
 		return errors.Join(lock.Check(ctx, tx, l), lock.Check(ctx, tx, l))
 	}))
@@ -171,15 +171,15 @@ func checkRollsBack(t *testing.T, h Harness) {
 	s := h.Open(t)
 	old := acquire(t, s, "a", "one", short)
 	taken := acquireEventually(t, s, "a", "two", ttl)
-	must(t, "write of the new holder", h.write(t.Context(), s, taken, "n", 2))
+	must(t, "write of the new holder", h.write(t.Context(), s, taken, 2))
 	err := storetest.Try(t.Context(), s, func(ctx context.Context, tx *txn.Tx) error {
-		if err := h.Put(ctx, tx, "n", 1); err != nil {
+		if err := h.Put(ctx, tx, number, 1); err != nil {
 			return err
 		}
 		return lock.Check(ctx, tx, old)
 	})
 	wantErr(t, "a late write must be refused", err, lock.ErrFenced)
-	h.wantNumber(t, s, "a refused transaction must leave nothing", "n", 2)
+	h.wantNumber(t, s, "a refused transaction must leave nothing", 2)
 }
 
 // checkKeepsOthersOut opens a transaction that has checked its lease, and lets the lease run out: whoever
@@ -217,7 +217,7 @@ func checkKeepsOthersOut(t *testing.T, h Harness) {
 		default:
 			in = false
 		}
-		return h.Put(ctx, tx, "n", 1)
+		return h.Put(ctx, tx, number, 1)
 	})
 	must(t, "the other holder acquires", <-acquired)
 	if in && err == nil {
@@ -226,7 +226,7 @@ func checkKeepsOthersOut(t *testing.T, h Harness) {
 	if err != nil {
 		wantErr(t, "a transaction that had to give way", err, lock.ErrFenced)
 	}
-	wantErr(t, "the old holder afterwards", h.write(t.Context(), s, old, "n", 2), lock.ErrFenced)
+	wantErr(t, "the old holder afterwards", h.write(t.Context(), s, old, 2), lock.ErrFenced)
 }
 
 // pause waits in a transaction or beside it.
@@ -269,12 +269,12 @@ func limits(t *testing.T, h Harness) {
 		_, err := s.Leases().Acquire(t.Context(), b.name, b.owner, b.ttl)
 		wantErr(t, "acquire: "+b.what, err, lock.ErrLimit)
 	}
-	l := acquire(t, s, strings.Repeat("n", lock.NameBytesMax), strings.Repeat("o", lock.OwnerBytesMax), lock.TTLMax)
-	for _, ttl := range []time.Duration{-1, 0, lock.TTLMin - 1, lock.TTLMax + 1} {
+	l := acquire(t, s, strings.Repeat("n", lock.NameBytesMax), strings.Repeat("o", lock.OwnerBytesMax), lock.TTLLongest)
+	for _, ttl := range []time.Duration{-1, 0, lock.TTLShortest - 1, lock.TTLLongest + 1} {
 		_, err := s.Leases().Renew(t.Context(), l, ttl)
 		wantErr(t, "renew for "+ttl.String(), err, lock.ErrLimit)
 	}
-	_, err := s.Leases().Renew(t.Context(), l, lock.TTLMin)
+	_, err := s.Leases().Renew(t.Context(), l, lock.TTLShortest)
 	must(t, "renew for the shortest time", err)
 	for _, name := range []string{"", "a\x00b", strings.Repeat("n", lock.NameBytesMax+1)} {
 		err := storetest.Try(t.Context(), s, func(ctx context.Context, tx *txn.Tx) error { return lock.Serialize(ctx, tx, name) })

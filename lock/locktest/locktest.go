@@ -78,13 +78,15 @@ func Run(t *testing.T, h Harness) {
 const (
 	// ttl outlasts every test, short is waited out.
 	ttl   = 10 * time.Minute
-	short = lock.TTLMin
+	short = lock.TTLShortest
 	// holding is what Hold gets, long enough for a busy machine to renew it in time.
 	holding = 1200 * time.Millisecond
 )
 
-// alike are names that a careless comparison takes for one another.
-var alike = []string{"a", "A", "a ", " a", "ä", "a\u0308", "a%", "a_", "*", "straße", "strasse"}
+// alike returns names that a careless comparison takes for one another.
+func alike() []string {
+	return []string{"a", "A", "a ", " a", "ä", "a\u0308", "a%", "a_", "*", "straße", "strasse"}
+}
 
 // fits is an owner within the limits.
 const fits = "owner"
@@ -103,8 +105,8 @@ func outOfBounds() []bounds {
 		{"no owner", "a", "", ttl},
 		{"an owner too long", "a", strings.Repeat("o", lock.OwnerBytesMax+1), ttl},
 		{"no time to live", "a", fits, 0},
-		{"a time to live too short", "a", fits, lock.TTLMin - 1},
-		{"a time to live too long", "a", fits, lock.TTLMax + 1},
+		{"a time to live too short", "a", fits, lock.TTLShortest - 1},
+		{"a time to live too long", "a", fits, lock.TTLLongest + 1},
 	}
 }
 
@@ -169,21 +171,24 @@ func check(t *testing.T, s Store, l lock.Lease) error {
 	return storetest.Try(t.Context(), s, func(ctx context.Context, tx *txn.Tx) error { return lock.Check(ctx, tx, l) })
 }
 
+// number is the name of the number that the suite's leases guard.
+const number = "n"
+
 // write is a guarded write.
-func (h Harness) write(ctx context.Context, s Store, l lock.Lease, name string, n int) error {
+func (h Harness) write(ctx context.Context, s Store, l lock.Lease, n int) error {
 	return storetest.Try(ctx, s, func(ctx context.Context, tx *txn.Tx) error {
 		if err := lock.Check(ctx, tx, l); err != nil {
 			return err
 		}
-		return h.Put(ctx, tx, name, n)
+		return h.Put(ctx, tx, number, n)
 	})
 }
 
-func (h Harness) wantNumber(t *testing.T, s Store, guarantee, name string, want int) {
+func (h Harness) wantNumber(t *testing.T, s Store, guarantee string, want int) {
 	t.Helper()
 	var got int
 	storetest.Do(t, s, func(ctx context.Context, tx *txn.Tx) (err error) {
-		got, err = h.Get(ctx, tx, name)
+		got, err = h.Get(ctx, tx, number)
 		return err
 	})
 	storetest.Equal(t, guarantee, got, want)

@@ -25,11 +25,11 @@ func serializeOrders(t *testing.T, h Harness) {
 					if err := lock.Serialize(ctx, tx, "n"); err != nil {
 						return err
 					}
-					n, err := h.Get(ctx, tx, "n")
+					n, err := h.Get(ctx, tx, number)
 					if err != nil {
 						return err
 					}
-					return h.Put(ctx, tx, "n", n+1)
+					return h.Put(ctx, tx, number, n+1)
 				})
 				if err != nil {
 					t.Errorf("transaction: %v", err)
@@ -38,13 +38,13 @@ func serializeOrders(t *testing.T, h Harness) {
 		})
 	}
 	all.Wait()
-	h.wantNumber(t, s, "serialised transactions must see one another's writes", "n", goroutines*rounds)
+	h.wantNumber(t, s, "serialised transactions must see one another's writes", goroutines*rounds)
 }
 
 func serializeAgain(t *testing.T, h Harness) {
 	s := h.Open(t)
 	storetest.Do(t, s, func(ctx context.Context, tx *txn.Tx) error {
-		for _, name := range slices.Concat(alike, alike) {
+		for _, name := range slices.Concat(alike(), alike()) {
 			if err := lock.Serialize(ctx, tx, name); err != nil {
 				return err
 			}
