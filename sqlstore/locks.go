@@ -169,7 +169,8 @@ func (l *leaseStore) Serialize(ctx context.Context, tx *txn.Tx, name string) err
 		return fmt.Errorf("sqlstore: serialize %s: the transaction is another store's", name)
 	}
 	if l.q.serialize == "" {
-		return nil
+		var clock int64 // Any statement: it is refused when the transaction is over.
+		return tx.QueryRow(ctx, l.q.clock, nil, &clock)
 	}
 	var arg any = name
 	if l.slots > 0 {

@@ -1,0 +1,18 @@
+-- name: clock
+SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED) * 1000;
+
+-- name: add
+INSERT INTO settle_lease (name, owner, fence, expires_at) VALUES (?1, '', 0, 0) ON DUPLICATE KEY UPDATE name = name;
+
+-- name: read
+SELECT owner, fence, expires_at FROM settle_lease WHERE name = ?1 FOR UPDATE;
+
+-- name: check
+SELECT owner, fence, expires_at FROM settle_lease WHERE name = ?1 LOCK IN SHARE MODE;
+
+-- name: write
+UPDATE settle_lease SET owner = ?2, fence = ?3, expires_at = ?4 WHERE name = ?1;
+
+-- The row stays locked until the transaction is over.
+-- name: serialize
+INSERT INTO settle_serial (slot) VALUES (?1) ON DUPLICATE KEY UPDATE slot = slot;
