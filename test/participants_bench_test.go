@@ -78,8 +78,8 @@ func benchStore(b *testing.B, schema sqlstore.Schema) *sqlstore.Store {
 
 // BenchmarkInventoryReserve reserves orders of eight lines.
 func BenchmarkInventoryReserve(b *testing.B) {
-	store, br := benchStore(b, sqlstore.Schema{Name: "inventory", Files: inventory.Migrations()}), memory.NewBroker(memory.BrokerConfig{})
-	svc := inventory.New(store, br, inventory.Config{})
+	store, br := benchStore(b, sqlstore.Schema{Name: "inventory", Files: inventory.Migrations("sqlite")}), memory.NewBroker(memory.BrokerConfig{})
+	svc := made(inventory.New(store, br, inventory.Config{}))
 	initial := map[string]int64{}
 	var texts []string
 	for i := range 8 {
@@ -95,7 +95,7 @@ func BenchmarkInventoryReserve(b *testing.B) {
 
 // BenchmarkPaymentAuthorize authorizes orders at a gateway of HTTP and SQLite, whose cost is part of it.
 func BenchmarkPaymentAuthorize(b *testing.B) {
-	ledger := benchStore(b, sqlstore.Schema{Name: "payment", Files: payment.Migrations()})
+	ledger := benchStore(b, sqlstore.Schema{Name: "payment", Files: payment.Migrations("sqlite")})
 	if err := pgsim.Migrate(b.Context(), ledger); err != nil {
 		b.Fatal(err)
 	}
@@ -105,8 +105,8 @@ func BenchmarkPaymentAuthorize(b *testing.B) {
 	}
 	server := httptest.NewServer(http.Handler(gateway))
 	defer server.Close()
-	store, br := benchStore(b, sqlstore.Schema{Name: "payment", Files: payment.Migrations()}), memory.NewBroker(memory.BrokerConfig{})
-	svc := payment.New(store, br, payment.Config{GatewayURL: server.URL})
+	store, br := benchStore(b, sqlstore.Schema{Name: "payment", Files: payment.Migrations("sqlite")}), memory.NewBroker(memory.BrokerConfig{})
+	svc := made(payment.New(store, br, payment.Config{GatewayURL: server.URL}))
 	benchmark(b, store, br, svc, request, 1)
 	if err := ledger.Close(); err != nil {
 		b.Error(err)
@@ -115,6 +115,6 @@ func BenchmarkPaymentAuthorize(b *testing.B) {
 
 // BenchmarkShippingShip ships orders.
 func BenchmarkShippingShip(b *testing.B) {
-	store, br := benchStore(b, sqlstore.Schema{Name: "shipping", Files: shipping.Migrations()}), memory.NewBroker(memory.BrokerConfig{})
-	benchmark(b, store, br, shipping.New(store, br, shipping.Config{}), paid, 1)
+	store, br := benchStore(b, sqlstore.Schema{Name: "shipping", Files: shipping.Migrations("sqlite")}), memory.NewBroker(memory.BrokerConfig{})
+	benchmark(b, store, br, made(shipping.New(store, br, shipping.Config{})), paid, 1)
 }

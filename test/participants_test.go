@@ -51,6 +51,14 @@ type runs interface {
 	Run(ctx context.Context) error
 }
 
+// made is a service whose construction cannot fail in a test.
+func made[T any](svc T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return svc
+}
+
 // inPart runs a test with a service that start makes on the part's store.
 func inPart(t *testing.T, files fs.FS, start func(p *part) (runs, http.Handler), test func(p *part)) {
 	t.Helper()
@@ -224,8 +232,8 @@ func returned(id, order string, texts ...string) event.Draft {
 
 func TestParticipantInventory(t *testing.T) {
 	var svc *inventory.Service
-	inPart(t, inventory.Migrations(), func(p *part) (runs, http.Handler) {
-		svc = inventory.New(p.store, p.broker, inventory.Config{Service: p.config()})
+	inPart(t, inventory.Migrations("sqlite"), func(p *part) (runs, http.Handler) {
+		svc = made(inventory.New(p.store, p.broker, inventory.Config{Service: p.config()}))
 		return svc, svc.Handler()
 	}, func(p *part) {
 		for _, n := range []int64{10, 99} { // The second seed finds what the first one left.
@@ -298,7 +306,7 @@ type paying struct {
 func inPaying(t *testing.T, webhooks bool, f pgsim.Faults, test func(p *paying)) {
 	t.Helper()
 	p := &paying{secret: webhook.NewSecret()}
-	inPart(t, payment.Migrations(), func(r *part) (runs, http.Handler) {
+	inPart(t, payment.Migrations("sqlite"), func(r *part) (runs, http.Handler) {
 		p.part = r
 		ledger := r.open("gateway")
 		if err := pgsim.Migrate(r.t.Context(), ledger); err != nil {
@@ -319,9 +327,9 @@ func inPaying(t *testing.T, webhooks bool, f pgsim.Faults, test func(p *paying))
 			}
 			p.gateway.ServeHTTP(w, r)
 		})}
-		svc := payment.New(r.store, r.broker, payment.Config{
+		svc := made(payment.New(r.store, r.broker, payment.Config{
 			Service: r.config(), GatewayURL: "http://gateway", Client: &http.Client{Transport: p.wire}, WebhookSecret: p.secret,
-		})
+		}))
 		back.handler = svc.Handler()
 		r.start(p.gateway)
 		return svc, back.handler
@@ -556,7 +564,7 @@ func TestParticipantPaymentWebhook(t *testing.T) {
 func shippingPart(cfg shipping.Config) func(p *part) (runs, http.Handler) {
 	return func(p *part) (runs, http.Handler) {
 		cfg.Service = p.config()
-		return shipping.New(p.store, p.broker, cfg), nil
+		return made(shipping.New(p.store, p.broker, cfg)), nil
 	}
 }
 
@@ -568,14 +576,14 @@ func cancel(id string) event.Draft { return contract.ShipmentCancelRequested.New
 
 func TestParticipantShipping(t *testing.T) {
 	cfg := shipping.Config{Impossible: func(id string) bool { return strings.HasPrefix(id, "x") }}
-	inPart(t, shipping.Migrations(), shippingPart(cfg), func(p *part) {
+	inPart(t, shipping.Migrations("sqlite"), shippingPart(cfg), func(p *part) {
 		p.tell(paid("o1"), paid("o1"), cancel("o1"), cancel("o2"), paid("o2"), paid("x1"), cancel("x1"))
 		p.wantEmitted("o1", "ShipmentCreated", "ShipmentCancelRefused")
 		p.wantEmitted("o2", "ShipmentCanceled")
 		p.wantEmitted("x1", "ShipmentFailed", "ShipmentCanceled")
 	})
 	cfg.Delay = 10 * time.Second
-	inPart(t, shipping.Migrations(), shippingPart(cfg), func(p *part) {
+	inPart(t, shipping.Migrations("sqlite"), shippingPart(cfg), func(p *part) {
 		p.tell(paid("o1"), paid("o2"), paid("x1"), paid("o1"), cancel("o2"), cancel("o3"), paid("o3"))
 		p.wantEmitted("o1")
 		p.wantEmitted("o2", "ShipmentCanceled")
@@ -608,14 +616,14 @@ func TestParticipantDeliveries(t *testing.T) {
 		told             []event.Draft
 		make             func(p *part, client *http.Client) (runs, http.Handler)
 	}{
-		{"notify", "message", "/internal/messages", notify.Migrations(), []event.Draft{paid("o1"), paid("o2")}, func(p *part, client *http.Client) (runs, http.Handler) {
-			s := notify.New(p.store, p.broker, notify.Config{Service: p.config(), PlatformURL: "http://platform", Client: client})
+		{"notify", "message", "/internal/messages", notify.Migrations("sqlite"), []event.Draft{paid("o1"), paid("o2")}, func(p *part, client *http.Client) (runs, http.Handler) {
+			s := made(notify.New(p.store, p.broker, notify.Config{Service: p.config(), PlatformURL: "http://platform", Client: client}))
 			return s, s.Handler()
 		}},
-		{"platform", "order", "/internal/deliveries", platform.Migrations(), []event.Draft{
+		{"platform", "order", "/internal/deliveries", platform.Migrations("sqlite"), []event.Draft{
 			ended("o1"), contract.OrderCanceled.New(contract.OrderStateV1{OrderID: "o2", State: "CANCELED", Reason: contract.ReasonCustomer}),
 		}, func(p *part, client *http.Client) (runs, http.Handler) {
-			s := platform.New(p.store, p.broker, platform.Config{Service: p.config(), PlatformURL: "http://platform", Client: client})
+			s := made(platform.New(p.store, p.broker, platform.Config{Service: p.config(), PlatformURL: "http://platform", Client: client}))
 			return s, s.Handler()
 		}},
 	} {

@@ -18,6 +18,7 @@ import (
 	"github.com/settledev/settle/broker"
 	"github.com/settledev/settle/driver/settlesqlite"
 	"github.com/settledev/settle/event"
+	"github.com/settledev/settle/internal/statement"
 	"github.com/settledev/settle/memory"
 	"github.com/settledev/settle/shop/contract"
 	"github.com/settledev/settle/shop/order"
@@ -58,7 +59,7 @@ func inOrderRig(t *testing.T, test func(t *testing.T, r *orderRig)) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		store, err := settlesqlite.Open(t.Context(), filepath.Join(dir, "order.db"), settlesqlite.Config{
-			Migrate: true, Store: sqlstore.Config{Schemas: []sqlstore.Schema{{Name: "order", Files: order.Migrations()}}},
+			Migrate: true, Store: sqlstore.Config{Schemas: []sqlstore.Schema{{Name: "order", Files: order.Migrations("sqlite")}}},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -515,12 +516,16 @@ func TestOrderPages(t *testing.T) {
 // TestOrderQueryPlans: no statement on the way of an order reads more than the rows it needs.
 func TestOrderQueryPlans(t *testing.T) {
 	inOrderRig(t, func(t *testing.T, r *orderRig) {
-		for name, statement := range order.Statements() {
-			args := make([]any, strings.Count(statement, "?"))
+		statements, err := statement.Load(order.Migrations("sqlite"))
+		if err != nil || len(statements) == 0 {
+			t.Fatalf("%d statements, %v", len(statements), err)
+		}
+		for name, text := range statements {
+			args := make([]any, strings.Count(text, "?"))
 			for i := range args {
 				args[i] = 1
 			}
-			rows, err := r.store.Query(t.Context(), "EXPLAIN QUERY PLAN "+statement, args...)
+			rows, err := r.store.Query(t.Context(), "EXPLAIN QUERY PLAN "+text, args...)
 			if err != nil {
 				t.Errorf("%s does not prepare: %v", name, err)
 				continue
@@ -532,7 +537,7 @@ func TestOrderQueryPlans(t *testing.T) {
 					t.Fatal(err)
 				}
 				// The newest return of an order is sorted among a handful of rows.
-				if strings.HasPrefix(detail, "SCAN") || strings.Contains(detail, "TEMP B-TREE") && name != "view_returns" {
+				if strings.HasPrefix(detail, "SCAN") || strings.Contains(detail, "TEMP B-TREE") && name != "order.view_returns" {
 					t.Errorf("%s: %s", name, detail)
 				}
 			}
@@ -549,7 +554,7 @@ func TestOrderQueryPlans(t *testing.T) {
 // BenchmarkOrderPlace places orders of eight lines by HTTP handler, 64 at a time.
 func BenchmarkOrderPlace(b *testing.B) {
 	store, err := settlesqlite.Open(b.Context(), filepath.Join(b.TempDir(), "order.db"), settlesqlite.Config{
-		Migrate: true, Store: sqlstore.Config{Schemas: []sqlstore.Schema{{Name: "order", Files: order.Migrations()}}},
+		Migrate: true, Store: sqlstore.Config{Schemas: []sqlstore.Schema{{Name: "order", Files: order.Migrations("sqlite")}}},
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -28,12 +28,6 @@ type Item struct {
 	Views     int64          `json:"views"`
 }
 
-const (
-	listProducts = `SELECT id, name, price, currency, likes, views FROM product
-		WHERE id > ? AND search LIKE ? ESCAPE '\' ORDER BY id LIMIT ?`
-	selectProduct = `SELECT id, name, price, currency, likes, views FROM product WHERE id = ?`
-)
-
 // Handler serves the catalogue's routes.
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -75,11 +69,11 @@ func (s *Service) found(ctx context.Context, ask page.Ask, query string, inStock
 	const batch, scanMax = 500, 50_000
 	after := ask.After
 	if !inStock {
-		return s.items(ctx, listProducts, after, pattern(query), ask.Limit)
+		return s.items(ctx, s.q.listProducts, after, pattern(query), ask.Limit)
 	}
 	var found []Item
 	for range scanMax / batch {
-		items, err := s.items(ctx, listProducts, after, pattern(query), batch)
+		items, err := s.items(ctx, s.q.listProducts, after, pattern(query), batch)
 		if err != nil {
 			return nil, err
 		}
@@ -99,7 +93,7 @@ func (s *Service) found(ctx context.Context, ask page.Ask, query string, inStock
 }
 
 func (s *Service) show(w http.ResponseWriter, r *http.Request) {
-	items, err := s.items(r.Context(), selectProduct, r.PathValue("id"))
+	items, err := s.items(r.Context(), s.q.selectProduct, r.PathValue("id"))
 	if err == nil && len(items) == 0 {
 		err = ErrUnknownProduct
 	}

@@ -11,11 +11,10 @@ package catalog
 
 import (
 	"context"
-	"embed"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"strings"
 	"sync"
@@ -27,18 +26,6 @@ import (
 	"github.com/settledev/settle/shop/page"
 	"github.com/settledev/settle/txn"
 )
-
-//go:embed sqlite/*.sql
-var migrations embed.FS
-
-// Migrations returns the service's tables on SQLite, as numbered files.
-func Migrations() fs.FS {
-	dir, err := fs.Sub(migrations, "sqlite")
-	if err != nil {
-		panic(err) // The folder is part of the program.
-	}
-	return dir
-}
 
 // ErrUnknownProduct says that the catalogue has no such product.
 var ErrUnknownProduct = errors.New("unknown product")
@@ -57,6 +44,7 @@ type Service struct {
 	*settle.Service
 
 	cfg  Config
+	q    *queries
 	read page.Reader
 	log  *slog.Logger
 
@@ -75,28 +63,20 @@ type Product struct {
 }
 
 // New returns the service on its own store.
-func New(store settle.Store, b broker.Broker, cfg Config) *Service {
+func New(store settle.Store, b broker.Broker, cfg Config) (*Service, error) {
+	q, err := loadQueries(store)
+	if err != nil {
+		return nil, err
+	}
 	cfg.Service.Known = contract.EventTypes()
 	if cfg.Service.Logger == nil {
 		cfg.Service.Logger = slog.Default()
 	}
 	return &Service{
 		Service: settle.NewService("catalog", store, b, cfg.Service), cfg: cfg,
-		read: page.ReaderOf(store), log: cfg.Service.Logger, known: map[string]Product{},
-	}
+		q: q, read: page.ReaderOf(store), log: cfg.Service.Logger, known: map[string]Product{},
+	}, nil
 }
-
-const (
-	selectProducts = `SELECT id, name, price, currency FROM product WHERE id IN (SELECT value FROM json_each(?))`
-	insertProducts = `INSERT INTO product (id, name, search, price, currency)
-		SELECT value->>'id', value->>'name', value->>'search', value->>'price', value->>'currency'
-		FROM json_each(?) WHERE true ON CONFLICT (id) DO NOTHING`
-	updatePrice = `UPDATE product SET price = ? WHERE id = ? AND currency = ?`
-	addView     = `UPDATE product SET views = views + 1 WHERE id = ?`
-	addLikes    = `UPDATE product SET likes = likes + ? WHERE id = ?`
-	insertLike  = `INSERT INTO product_like (product, user_id) SELECT id, ? FROM product WHERE id = ? ON CONFLICT DO NOTHING`
-	deleteLike  = `DELETE FROM product_like WHERE product = ? AND user_id = ?`
-)
 
 // productsPerInsert bounds the products of one statement.
 const productsPerInsert = 500
@@ -122,7 +102,7 @@ func (s *Service) Seed(ctx context.Context, products []Product) error {
 			return fmt.Errorf("catalog: seed: %w", err)
 		}
 		err = s.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
-			_, err := tx.Exec(ctx, insertProducts, string(b))
+			_, err := tx.Exec(ctx, s.q.insertProducts, string(b))
 			return err
 		})
 		if err != nil {
@@ -155,7 +135,7 @@ func (s *Service) Products(ctx context.Context, ids []string) (map[string]Produc
 	}
 	s.mu.Lock() // Held across the read, so that a price that changes meanwhile is not overwritten by an old one.
 	defer s.mu.Unlock()
-	rows, err := page.Select(ctx, s.read, selectProducts, []any{string(b)}, scanProduct)
+	rows, err := page.Select(ctx, s.read, s.q.selectProducts, []any{string(b)}, scanProduct)
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
@@ -174,12 +154,15 @@ func (s *Service) SetPrice(ctx context.Context, id string, price contract.Money)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
-		n, err := tx.Exec(ctx, updatePrice, price.Decimal().String(), id, price.Currency())
-		if err != nil {
+		currency, err := s.lock(ctx, tx, id)
+		switch {
+		case err != nil:
 			return err
+		case currency != price.Currency():
+			return fmt.Errorf("catalog: price of %.40q in %s: %w", id, price.Currency(), ErrUnknownProduct)
 		}
-		if n == 0 {
-			return fmt.Errorf("catalog: price of %.40q: %w", id, ErrUnknownProduct)
+		if _, err := tx.Exec(ctx, s.q.updatePrice, price.Decimal().String(), id); err != nil {
+			return err
 		}
 		return outbox.Add(ctx, tx, contract.PriceChanged.New(contract.PriceV1{ProductID: id, Price: price}))
 	})
@@ -190,7 +173,7 @@ func (s *Service) SetPrice(ctx context.Context, id string, price contract.Money)
 // View counts a view of a product.
 func (s *Service) View(ctx context.Context, id, user string) error {
 	return s.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
-		n, err := tx.Exec(ctx, addView, id)
+		n, err := tx.Exec(ctx, s.q.addView, id)
 		if err != nil {
 			return err
 		}
@@ -203,45 +186,48 @@ func (s *Service) View(ctx context.Context, id, user string) error {
 
 // Like stores that a user likes a product. Liking it again changes nothing.
 func (s *Service) Like(ctx context.Context, id, user string) error {
-	if err := s.mustExist(ctx, id); err != nil {
-		return err
-	}
 	return s.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
-		n, err := tx.Exec(ctx, insertLike, user, id)
-		if err != nil || n == 0 {
+		if _, err := s.lock(ctx, tx, id); err != nil {
 			return err
 		}
-		tx.Queue(addLikes, 1, id)
+		n, err := tx.Exec(ctx, s.q.insertLike, id, user)
+		if err != nil || n != 1 {
+			return err
+		}
+		tx.Queue(s.q.addLikes, 1, id)
 		return outbox.Add(ctx, tx, contract.ProductLiked.New(contract.ProductV1{ProductID: id, UserID: user}))
 	})
 }
 
 // Unlike takes a like back. Without one it changes nothing.
 func (s *Service) Unlike(ctx context.Context, id, user string) error {
-	if err := s.mustExist(ctx, id); err != nil {
-		return err
-	}
 	return s.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
-		n, err := tx.Exec(ctx, deleteLike, id, user)
+		if _, err := s.lock(ctx, tx, id); err != nil {
+			return err
+		}
+		n, err := tx.Exec(ctx, s.q.deleteLike, id, user)
 		if err != nil || n == 0 {
 			return err
 		}
-		tx.Queue(addLikes, -1, id)
+		tx.Queue(s.q.addLikes, -1, id)
 		return outbox.Add(ctx, tx, contract.ProductUnliked.New(contract.ProductV1{ProductID: id, UserID: user}))
 	})
 }
 
-func (s *Service) mustExist(ctx context.Context, id string) error {
-	found, err := s.Products(ctx, []string{id})
-	if err == nil && len(found) == 0 {
+// lock locks a product's row until the transaction ends, and returns the currency of its price. It comes
+// first: likes refer to the row, and two that took a share of it could not both go on to count.
+func (s *Service) lock(ctx context.Context, tx *txn.Tx, id string) (currency string, err error) {
+	err = tx.QueryRow(ctx, s.q.lockProduct, []any{id}, &currency)
+	if errors.Is(err, sql.ErrNoRows) {
 		err = fmt.Errorf("catalog: %.40q: %w", id, ErrUnknownProduct)
 	}
-	return err
+	return currency, err
 }
 
-// pattern returns the LIKE pattern that finds every word of a query, in order.
+// pattern returns the LIKE pattern that finds every word of a query, in order. Its escape character is one
+// that no database treats specially in a literal.
 func pattern(query string) string {
-	escape := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+	escape := strings.NewReplacer(`!`, `!!`, `%`, `!%`, `_`, `!_`)
 	words := strings.Fields(strings.ToLower(query))
 	for i, w := range words {
 		words[i] = escape.Replace(w)

@@ -24,7 +24,7 @@ type Ledger struct {
 
 // Statements are the SQL of a ledger's table, which belongs to the service.
 type Statements struct {
-	Insert string // event id, order id, time
+	Insert string // event id, order id, time; it affects one row only if the event has none yet
 	Finish string // state, event id
 	List   string // after, limit: event id, order id, state
 }
@@ -56,8 +56,8 @@ func (l *Ledger) Call() *call.Def[Delivery, Receipt] { return l.calls }
 func (l *Ledger) Send(ctx context.Context, tx *txn.Tx, e event.Envelope, orderID string) error {
 	id := e.ID.String()
 	n, err := tx.Exec(ctx, l.sql.Insert, id, orderID, tx.Now().UnixMilli())
-	if err != nil || n == 0 {
-		return err
+	if err != nil || n != 1 {
+		return err // The event's delivery is there already.
 	}
 	return call.Prepare(ctx, tx, l.calls, id, Delivery{EventID: id, Kind: l.kind, Reference: orderID, Data: json.RawMessage(e.Data)})
 }

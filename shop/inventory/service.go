@@ -3,8 +3,8 @@
 //
 // # Guarantee
 //
-// Stock is never oversold: taking an order's lines is a conditional update of all or none. Every request
-// is answered exactly once, in the transaction that does it.
+// Stock is never oversold: taking an order's lines is a conditional update of all or none, of rows that are
+// locked in one order by everybody. Every request is answered exactly once, in the transaction that does it.
 //
 // # What this package does not do
 //
@@ -14,12 +14,11 @@ package inventory
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 
@@ -32,18 +31,6 @@ import (
 	"github.com/settledev/settle/txn"
 )
 
-//go:embed sqlite/*.sql
-var migrations embed.FS
-
-// Migrations returns the service's tables on SQLite, as numbered files.
-func Migrations() fs.FS {
-	dir, err := fs.Sub(migrations, "sqlite")
-	if err != nil {
-		panic(err) // The folder is part of the program.
-	}
-	return dir
-}
-
 // Config of the service.
 type Config struct {
 	// Service is the configuration of its engines.
@@ -54,14 +41,19 @@ type Config struct {
 type Service struct {
 	*settle.Service
 
+	q    *queries
 	read page.Reader
 	log  *slog.Logger
 }
 
 // New returns the service on its own store.
-func New(store settle.Store, b broker.Broker, cfg Config) *Service {
+func New(store settle.Store, b broker.Broker, cfg Config) (*Service, error) {
+	q, err := loadQueries(store)
+	if err != nil {
+		return nil, err
+	}
 	cfg.Service.Known = contract.EventTypes()
-	s := &Service{Service: settle.NewService("inventory", store, b, cfg.Service), read: page.ReaderOf(store), log: cfg.Service.Logger}
+	s := &Service{Service: settle.NewService("inventory", store, b, cfg.Service), q: q, read: page.ReaderOf(store), log: cfg.Service.Logger}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -69,26 +61,8 @@ func New(store settle.Store, b broker.Broker, cfg Config) *Service {
 	settle.On(s.Service, contract.StockReleaseRequested, s.release)
 	settle.On(s.Service, contract.ShipmentCreated, s.shipped)
 	settle.On(s.Service, contract.ReturnRequested, s.returned)
-	return s
+	return s, nil
 }
-
-// Statements. The lines of an order travel as one JSON array, so that an order of many lines is one
-// statement.
-const (
-	selectReservation = `SELECT state, lines FROM reservation WHERE order_id = ?`
-	insertReservation = `INSERT INTO reservation (order_id, state, lines, short, at) VALUES (?, ?, ?, ?, ?)`
-	updateReservation = `UPDATE reservation SET state = ? WHERE order_id = ? AND state = ?`
-	takeStock         = `UPDATE stock SET free = free - l.units
-		FROM (SELECT value->>0 AS product, value->>1 AS units FROM json_each(?)) AS l
-		WHERE stock.product = l.product AND free >= l.units RETURNING stock.product`
-	giveStock = `INSERT INTO stock (product, initial, free)
-		SELECT value->>0, 0, value->>1 FROM json_each(?) WHERE true
-		ON CONFLICT (product) DO UPDATE SET free = free + excluded.free`
-	insertReturn = `INSERT INTO stock_return (return_id, lines, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`
-	seedStock    = `INSERT INTO stock (product, initial, free)
-		SELECT key, value, value FROM json_each(?) WHERE true
-		ON CONFLICT (product) DO NOTHING`
-)
 
 type units struct {
 	product string
@@ -125,42 +99,41 @@ func encode(lines []units) (string, error) {
 	return string(b), err
 }
 
-func load(ctx context.Context, tx *txn.Tx, orderID string) (s State, lines string, err error) {
-	err = tx.QueryRow(ctx, selectReservation, []any{orderID}, &s, &lines)
+// load returns what an order's reservation came to and its lines, and locks its row until the transaction
+// ends.
+func (s *Service) load(ctx context.Context, tx *txn.Tx, orderID string) (state State, lines string, err error) {
+	err = tx.QueryRow(ctx, s.q.selectReservation, []any{orderID}, &state, &lines)
 	if errors.Is(err, sql.ErrNoRows) {
 		return StateNone, "[]", nil
 	}
-	return s, lines, err
+	return state, lines, err
+}
+
+// insert stores the row of an order that inventory has not heard of, and reports whether it was the first to
+// do so. One that meets another waits for its end.
+func (s *Service) insert(ctx context.Context, tx *txn.Tx, orderID string, state State, lines string) (first bool, err error) {
+	n, err := tx.Exec(ctx, s.q.insertReservation, orderID, string(state), lines, tx.Now().UnixMilli())
+	return n == 1, err
 }
 
 func (s *Service) reserve(ctx context.Context, tx *txn.Tx, e event.Of[contract.StockRequestV1]) error {
-	old, _, err := load(ctx, tx, e.Data.OrderID)
-	if err != nil || old != StateNone {
-		return err // The tombstone, or an earlier answer, stands.
-	}
 	want := sum(e.Data.Lines)
 	lines, err := encode(want)
 	if err != nil {
 		return err
 	}
-	short, err := take(ctx, tx, want, lines)
+	// The row comes before the stock: it decides between this request and one that cancels it meanwhile.
+	state, _ := Decide(StateNone, InputReserve)
+	first, err := s.insert(ctx, tx, e.Data.OrderID, state, lines)
+	if err != nil || !first {
+		return err // The tombstone, or an earlier answer, stands.
+	}
+	short, err := s.take(ctx, tx, want, lines)
 	if err != nil {
 		return err
 	}
-	in := InputReserve
 	if len(short) > 0 {
-		in = InputShort
-	}
-	state, effect := Decide(old, in)
-	shortJSON, err := json.Marshal(short)
-	if err != nil {
-		return err
-	}
-	if _, err := tx.Exec(ctx, insertReservation, e.Data.OrderID, string(state), lines, string(shortJSON), tx.Now().UnixMilli()); err != nil {
-		return err
-	}
-	if effect.Failed {
-		return outbox.Add(ctx, tx, contract.StockReservationFailed.New(contract.StockFailedV1{OrderID: e.Data.OrderID, Short: short}))
+		return s.refuse(ctx, tx, e.Data.OrderID, short)
 	}
 	return outbox.Add(
 		ctx, tx,
@@ -169,55 +142,72 @@ func (s *Service) reserve(ctx context.Context, tx *txn.Tx, e event.Of[contract.S
 	)
 }
 
-// take subtracts all lines from free stock, or none, and then returns the products there is too little of.
-func take(ctx context.Context, tx *txn.Tx, want []units, lines string) (short []string, err error) {
-	short = []string{}
-	if len(want) == 0 {
-		return short, nil
-	}
-	rows, err := tx.Query(ctx, takeStock, lines)
-	if err != nil {
-		return nil, err
-	}
-	taken := map[string]bool{}
-	for rows.Next() {
-		var product string
-		if err := rows.Scan(&product); err != nil {
-			return nil, errors.Join(err, rows.Close())
-		}
-		taken[product] = true
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return nil, err
-	}
-	if len(taken) == len(want) {
-		return short, nil
-	}
-	var back []units
-	for _, u := range want {
-		if taken[u.product] {
-			back = append(back, u)
-		} else {
-			short = append(short, u.product)
-		}
-	}
-	return short, give(ctx, tx, back)
-}
-
-func give(ctx context.Context, tx *txn.Tx, lines []units) error {
-	if len(lines) == 0 {
-		return nil
-	}
-	b, err := encode(lines)
+// refuse turns the reservation that reserve has just stored into a shortage.
+func (s *Service) refuse(ctx context.Context, tx *txn.Tx, orderID string, short []string) error {
+	b, err := json.Marshal(short)
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, giveStock, b)
-	return err
+	state, _ := Decide(StateNone, InputShort)
+	n, err := tx.Exec(ctx, s.q.shortReservation, string(state), string(b), orderID, string(StateReserved))
+	switch {
+	case err != nil:
+		return err
+	case n != 1:
+		return changed(orderID, StateReserved)
+	}
+	return outbox.Add(ctx, tx, contract.StockReservationFailed.New(contract.StockFailedV1{OrderID: orderID, Short: short}))
+}
+
+func changed(orderID string, old State) error {
+	return fmt.Errorf("inventory: reservation of %s is not %s any more", orderID, old)
+}
+
+// take subtracts all lines from free stock, or none, and then returns the products there is too little of.
+// It locks their rows first, in the order of the lines.
+func (s *Service) take(ctx context.Context, tx *txn.Tx, want []units, lines string) (short []string, err error) {
+	if len(want) == 0 {
+		return nil, nil
+	}
+	free, err := s.lockStock(ctx, tx, lines)
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range want {
+		if n, stocked := free[u.product]; !stocked || n < u.n {
+			short = append(short, u.product)
+		}
+	}
+	if len(short) > 0 {
+		return short, nil
+	}
+	n, err := tx.Exec(ctx, s.q.takeStock, lines)
+	if err == nil && n != int64(len(want)) {
+		err = fmt.Errorf("inventory: %d of %d products were taken", n, len(want))
+	}
+	return nil, err
+}
+
+// lockStock returns the free units of the lines' products.
+func (s *Service) lockStock(ctx context.Context, tx *txn.Tx, lines string) (free map[string]int64, err error) {
+	rows, err := tx.Query(ctx, s.q.lockStock, lines)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	free = map[string]int64{}
+	for rows.Next() {
+		var u units
+		if err := rows.Scan(&u.product, &u.n); err != nil {
+			return nil, err
+		}
+		free[u.product] = u.n
+	}
+	return free, rows.Err()
 }
 
 func (s *Service) release(ctx context.Context, tx *txn.Tx, e event.Of[contract.OrderRefV1]) error {
-	old, lines, err := load(ctx, tx, e.Data.OrderID)
+	old, lines, err := s.claim(ctx, tx, e.Data.OrderID)
 	if err != nil {
 		return err
 	}
@@ -230,31 +220,44 @@ func (s *Service) release(ctx context.Context, tx *txn.Tx, e event.Of[contract.O
 		return err
 	}
 	if effect.GiveBack {
-		if _, err := tx.Exec(ctx, giveStock, lines); err != nil {
+		if _, err := tx.Exec(ctx, s.q.giveStock, lines); err != nil {
 			return err
 		}
 	}
 	return outbox.Add(ctx, tx, contract.StockReleased.New(contract.OrderRefV1{OrderID: e.Data.OrderID}))
 }
 
-// store writes a reservation's new state; one that is not there yet becomes a tombstone.
+// claim is load for a release, which stores a tombstone where there is no row. Of two requests that meet,
+// the second waits for the first and gets the row that it left.
+func (s *Service) claim(ctx context.Context, tx *txn.Tx, orderID string) (old State, lines string, err error) {
+	if old, lines, err = s.load(ctx, tx, orderID); err != nil || old != StateNone {
+		return old, lines, err
+	}
+	tombstone, _ := Decide(StateNone, InputRelease)
+	first, err := s.insert(ctx, tx, orderID, tombstone, lines)
+	if err != nil || first {
+		return StateNone, lines, err
+	}
+	if old, lines, err = s.load(ctx, tx, orderID); err == nil && old == StateNone {
+		err = fmt.Errorf("inventory: reservation of %s cannot be stored and is not there", orderID)
+	}
+	return old, lines, err
+}
+
+// store writes a reservation's new state.
 func (s *Service) store(ctx context.Context, tx *txn.Tx, orderID string, old, state State) error {
-	if old == state {
-		return nil
+	if old == StateNone || old == state {
+		return nil // Stored by claim, or as it was.
 	}
-	if old == StateNone {
-		_, err := tx.Exec(ctx, insertReservation, orderID, string(state), "[]", "[]", tx.Now().UnixMilli())
-		return err
-	}
-	n, err := tx.Exec(ctx, updateReservation, string(state), orderID, string(old))
+	n, err := tx.Exec(ctx, s.q.updateReservation, string(state), orderID, string(old))
 	if err == nil && n != 1 {
-		return fmt.Errorf("inventory: reservation of %s is not %s any more", orderID, old)
+		return changed(orderID, old)
 	}
 	return err
 }
 
 func (s *Service) shipped(ctx context.Context, tx *txn.Tx, e event.Of[contract.ShipmentV1]) error {
-	old, _, err := load(ctx, tx, e.Data.OrderID)
+	old, _, err := s.load(ctx, tx, e.Data.OrderID)
 	if err != nil {
 		return err
 	}
@@ -274,11 +277,11 @@ func (s *Service) returned(ctx context.Context, tx *txn.Tx, e event.Of[contract.
 	if err != nil {
 		return err
 	}
-	n, err := tx.Exec(ctx, insertReturn, e.Data.ReturnID, lines, tx.Now().UnixMilli())
-	if err != nil || n == 0 {
-		return err
+	n, err := tx.Exec(ctx, s.q.insertReturn, e.Data.ReturnID, lines, tx.Now().UnixMilli())
+	if err != nil || n != 1 {
+		return err // The return's goods are back already.
 	}
-	if err := give(ctx, tx, back); err != nil {
+	if _, err := tx.Exec(ctx, s.q.giveStock, lines); err != nil {
 		return err
 	}
 	return outbox.Add(ctx, tx, contract.StockReturned.New(contract.ReturnRefV1{
@@ -288,12 +291,16 @@ func (s *Service) returned(ctx context.Context, tx *txn.Tx, e event.Of[contract.
 
 // Seed gives products their initial stock. A product that has one keeps it, however often it is seeded.
 func (s *Service) Seed(ctx context.Context, initial map[string]int64) error {
-	b, err := json.Marshal(initial)
+	rows := make([]units, 0, len(initial))
+	for _, product := range slices.Sorted(maps.Keys(initial)) {
+		rows = append(rows, units{product, initial[product]})
+	}
+	lines, err := encode(rows)
 	if err != nil {
 		return fmt.Errorf("inventory: seed: %w", err)
 	}
 	err = s.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
-		_, err := tx.Exec(ctx, seedStock, string(b))
+		_, err := tx.Exec(ctx, s.q.seedStock, lines)
 		return err
 	})
 	if err != nil {

@@ -146,7 +146,7 @@ func (s *Service) place(ctx context.Context, tx *txn.Tx, a accepted) (Placed, er
 	if err != nil {
 		return Placed{}, err
 	}
-	if n == 0 {
+	if n != 1 {
 		return s.imported(ctx, tx, a.ref)
 	}
 	lines, err := json.Marshal(a.lines)

@@ -228,7 +228,7 @@ func (s *Service) insertReturn(ctx context.Context, tx *txn.Tx, a acceptedReturn
 	if err != nil {
 		return Returned{}, err
 	}
-	if n == 0 {
+	if n != 1 {
 		return s.importedReturn(ctx, tx, a.ref)
 	}
 	err = outbox.Add(correlate(ctx, a.id), tx, contract.ReturnRequested.New(contract.ReturnV1{
@@ -240,11 +240,12 @@ func (s *Service) insertReturn(ctx context.Context, tx *txn.Tx, a acceptedReturn
 func (s *Service) importedReturn(ctx context.Context, tx *txn.Tx, ref string) (r Returned, err error) {
 	var currency string
 	var amount int64
-	var f returnFacts
-	err = tx.QueryRow(ctx, s.q.selectReturnByReference, []any{ref}, &r.ID, &currency, &amount, &f.restocked, &f.refunded)
+	var restocked, refunded int64
+	err = tx.QueryRow(ctx, s.q.selectReturnByReference, []any{ref}, &r.ID, &currency, &amount, &restocked, &refunded)
 	if err != nil {
 		return r, fmt.Errorf("order: import return %q: %w", ref, err)
 	}
+	f := returnFacts{restocked != 0, refunded != 0}
 	r.State, r.Reference, r.Amount = f.state(), ref, contract.NewMoney(amount, currency)
 	return r, nil
 }
@@ -252,6 +253,14 @@ func (s *Service) importedReturn(ctx context.Context, tx *txn.Tx, ref string) (r
 // returnFacts are what a return knows: each is set once.
 type returnFacts struct {
 	restocked, refunded bool
+}
+
+// bit is a fact as it is stored: not every database takes a bool for a number.
+func bit(fact bool) int64 {
+	if fact {
+		return 1
+	}
+	return 0
 }
 
 // state returns where the return stands: it is complete when goods and money are back.
@@ -274,20 +283,20 @@ func (s *Service) paymentRefunded(ctx context.Context, tx *txn.Tx, e event.Of[co
 func (s *Service) tellReturn(ctx context.Context, tx *txn.Tx, id string, add returnFacts) error {
 	d := contract.ReturnV1{ReturnID: id}
 	var currency, lines string
-	var amount int64
-	var f returnFacts
-	err := tx.QueryRow(ctx, s.q.selectReturn, []any{id}, &d.OrderID, &d.CustomerID, &d.Reference, &currency, &amount, &f.restocked, &f.refunded, &lines)
+	var amount, restocked, refunded int64
+	err := tx.QueryRow(ctx, s.q.selectReturn, []any{id}, &d.OrderID, &d.CustomerID, &d.Reference, &currency, &amount, &restocked, &refunded, &lines)
 	switch {
 	case isNone(err): // As with an order: evidence of a loss.
 		return retry.Permanent(fmt.Errorf("order: there is no return %s", id))
 	case err != nil:
 		return err
 	}
+	f := returnFacts{restocked != 0, refunded != 0}
 	next := returnFacts{f.restocked || add.restocked, f.refunded || add.refunded}
 	if next == f {
 		return nil
 	}
-	n, err := tx.Exec(ctx, s.q.updateReturn, next.restocked, next.refunded, tx.Now().UnixMilli(), id, f.restocked, f.refunded)
+	n, err := tx.Exec(ctx, s.q.updateReturn, bit(next.restocked), bit(next.refunded), tx.Now().UnixMilli(), id, bit(f.restocked), bit(f.refunded))
 	switch {
 	case err != nil:
 		return err

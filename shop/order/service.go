@@ -86,7 +86,7 @@ func New(store settle.Store, b broker.Broker, cfg Config) (*Service, error) {
 	case cfg.DelayedAfter < 0 || cfg.ExpiredAfter <= cfg.DelayedAfter:
 		return nil, fmt.Errorf("order: new: expired after %s must exceed delayed after %s", cfg.ExpiredAfter, cfg.DelayedAfter)
 	}
-	q, err := loadQueries()
+	q, err := loadQueries(store)
 	if err != nil {
 		return nil, err
 	}

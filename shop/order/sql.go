@@ -4,22 +4,24 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
-	"strings"
+
+	"github.com/settledev/settle/internal/statement"
 )
 
-//go:embed sqlite/*.sql
-var sqliteFiles embed.FS
+//go:embed sqlite/*.sql postgres/*.sql mysql/*.sql
+var files embed.FS
 
-// Migrations returns the service's numbered migrations (NNNN_title.sql): they are applied by command.
-func Migrations() fs.FS {
-	dir, err := fs.Sub(sqliteFiles, "sqlite")
+// Migrations returns the service's tables in a dialect, as numbered files beside its statements. It panics
+// when there is no such dialect.
+func Migrations(dialect string) fs.FS {
+	dir, err := statement.Folder(files, dialect)
 	if err != nil {
-		panic(err) // The folder is embedded above.
+		panic(fmt.Sprintf("order: migrations: %v", err))
 	}
 	return dir
 }
 
-// queries are the statements of one dialect.
+// queries are the statements in the store's dialect.
 type queries struct {
 	selectFacts, updateFacts, countContradiction string
 
@@ -32,37 +34,30 @@ type queries struct {
 	viewOrder, viewReturns, listOrders, listReturns, listCustomerOrders string
 }
 
-// Statements returns the text of every statement by its name, for tests and for people.
-func Statements() map[string]string {
-	src, err := sqliteFiles.ReadFile("sqlite/order.sql")
-	if err != nil {
-		panic(err) // The file is embedded above.
-	}
-	_, all, _ := strings.Cut(string(src), "-- name: ") // A comment stands before the first.
-	named := map[string]string{}
-	for part := range strings.SplitSeq(all, "\n-- name: ") {
-		name, text, _ := strings.Cut(part, "\n")
-		named[name] = strings.TrimSuffix(strings.TrimSpace(text), ";")
-	}
-	return named
-}
-
-// loadQueries refuses a file that lacks a statement.
-func loadQueries() (*queries, error) {
-	named := Statements()
+func loadQueries(store any) (*queries, error) {
 	q := &queries{}
-	for name, dest := range map[string]*string{
-		"select_facts": &q.selectFacts, "update_facts": &q.updateFacts, "count_contradiction": &q.countContradiction,
-		"insert_order": &q.insertOrder, "insert_lines": &q.insertLines, "select_by_reference": &q.selectByReference,
-		"select_returnable": &q.selectReturnable, "select_returned_lines": &q.selectReturnedLines, "add_returned": &q.addReturned,
-		"insert_return": &q.insertReturn, "select_return_by_reference": &q.selectReturnByReference,
-		"select_return": &q.selectReturn, "update_return": &q.updateReturn,
-		"view_order": &q.viewOrder, "view_returns": &q.viewReturns, "list_orders": &q.listOrders,
-		"list_returns": &q.listReturns, "list_customer_orders": &q.listCustomerOrders,
-	} {
-		if *dest = named[name]; *dest == "" {
-			return nil, fmt.Errorf("order: sqlite/order.sql lacks statement %s", name)
-		}
+	err := statement.Bind(files, store, map[string]*string{
+		"order.select_facts":               &q.selectFacts,
+		"order.update_facts":               &q.updateFacts,
+		"order.count_contradiction":        &q.countContradiction,
+		"order.insert_order":               &q.insertOrder,
+		"order.insert_lines":               &q.insertLines,
+		"order.select_by_reference":        &q.selectByReference,
+		"order.select_returnable":          &q.selectReturnable,
+		"order.select_returned_lines":      &q.selectReturnedLines,
+		"order.add_returned":               &q.addReturned,
+		"order.insert_return":              &q.insertReturn,
+		"order.select_return_by_reference": &q.selectReturnByReference,
+		"order.select_return":              &q.selectReturn,
+		"order.update_return":              &q.updateReturn,
+		"order.view_order":                 &q.viewOrder,
+		"order.view_returns":               &q.viewReturns,
+		"order.list_orders":                &q.listOrders,
+		"order.list_returns":               &q.listReturns,
+		"order.list_customer_orders":       &q.listCustomerOrders,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("order: new: %w", err)
 	}
 	return q, nil
 }

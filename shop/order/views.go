@@ -107,8 +107,9 @@ func scanView(rows txn.Rows) (v View, err error) {
 
 func scanReturn(rows txn.Rows) (v ReturnView, err error) {
 	var currency string
-	var amount, created int64
-	err = rows.Scan(&v.ID, &v.OrderID, &v.CustomerID, &v.Reference, &currency, &amount, &created, &v.Restocked, &v.Refunded)
+	var amount, created, restocked, refunded int64
+	err = rows.Scan(&v.ID, &v.OrderID, &v.CustomerID, &v.Reference, &currency, &amount, &created, &restocked, &refunded)
+	v.Restocked, v.Refunded = restocked != 0, refunded != 0
 	v.State = returnFacts{v.Restocked, v.Refunded}.state()
 	v.Amount, v.CreatedAt = contract.NewMoney(amount, currency), millis(created)
 	return v, err

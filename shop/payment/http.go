@@ -35,19 +35,12 @@ type Refund struct {
 	Code     string         `json:"code,omitempty"`
 }
 
-const (
-	listPayments  = `SELECT order_id, state, minor, currency, code FROM payment WHERE order_id > ? ORDER BY order_id LIMIT ?`
-	listRefunds   = `SELECT return_id, order_id, state, minor, currency, code FROM refund WHERE return_id > ? ORDER BY return_id LIMIT ?`
-	selectOpen    = `SELECT 1 FROM payment WHERE order_id = ? AND state = 'REQUESTED'`
-	insertWebhook = `INSERT INTO webhook (id, at) VALUES (?, ?) ON CONFLICT DO NOTHING`
-)
-
 // Handler serves the service's routes: the gateway's webhooks, and lists for operators.
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /webhooks/payments", s.webhook)
-	mux.Handle("GET /internal/payments", page.List(s.read, listPayments, scanPayment, func(v Payment) string { return v.OrderID }))
-	mux.Handle("GET /internal/refunds", page.List(s.read, listRefunds, scanRefund, func(v Refund) string { return v.ReturnID }))
+	mux.Handle("GET /internal/payments", page.List(s.read, s.q.listPayments, scanPayment, func(v Payment) string { return v.OrderID }))
+	mux.Handle("GET /internal/refunds", page.List(s.read, s.q.listRefunds, scanRefund, func(v Refund) string { return v.ReturnID }))
 	return mux
 }
 
@@ -91,7 +84,7 @@ func (s *Service) webhook(w http.ResponseWriter, r *http.Request) {
 	}
 	// Only an open question is worth asking about, and one that was closed stays so: most webhooks tell of
 	// what is recorded already and cost one read.
-	open, err := page.Select(r.Context(), s.read, selectOpen, []any{hint.Data.Reference}, func(rows txn.Rows) (n int, err error) {
+	open, err := page.Select(r.Context(), s.read, s.q.selectOpen, []any{hint.Data.Reference}, func(rows txn.Rows) (n int, err error) {
 		return n, rows.Scan(&n)
 	})
 	if err == nil && len(open) > 0 {
@@ -108,8 +101,8 @@ func (s *Service) webhook(w http.ResponseWriter, r *http.Request) {
 // ask prepares the lookup of a reference, once for each webhook id.
 func (s *Service) ask(ctx context.Context, id, reference string) error {
 	return s.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
-		n, err := tx.Exec(ctx, insertWebhook, id, tx.Now().UnixMilli())
-		if err != nil || n == 0 {
+		n, err := tx.Exec(ctx, s.q.insertWebhook, id, tx.Now().UnixMilli())
+		if err != nil || n != 1 {
 			return err // Seen before: there is nothing to do.
 		}
 		return call.Prepare(ctx, tx, s.lookup, "hint:"+id, contract.OrderRefV1{OrderID: reference})

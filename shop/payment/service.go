@@ -16,10 +16,8 @@ package payment
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"time"
@@ -34,18 +32,6 @@ import (
 	"github.com/settledev/settle/shop/page"
 	"github.com/settledev/settle/txn"
 )
-
-//go:embed sqlite/*.sql
-var migrations embed.FS
-
-// Migrations returns the service's tables on SQLite, as numbered files.
-func Migrations() fs.FS {
-	dir, err := fs.Sub(migrations, "sqlite")
-	if err != nil {
-		panic(err) // The folder is part of the program.
-	}
-	return dir
-}
 
 // Config of the service.
 type Config struct {
@@ -71,6 +57,7 @@ type Service struct {
 	*settle.Service
 
 	cfg       Config
+	q         *queries
 	read      page.Reader
 	log       *slog.Logger
 	authorize *call.Def[authorizeRequest, answer]
@@ -81,7 +68,11 @@ type Service struct {
 }
 
 // New returns the service on its own store.
-func New(store settle.Store, b broker.Broker, cfg Config) *Service {
+func New(store settle.Store, b broker.Broker, cfg Config) (*Service, error) {
+	q, err := loadQueries(store)
+	if err != nil {
+		return nil, err
+	}
 	cfg.Service.Known = contract.EventTypes()
 	if cfg.InFlight == 0 {
 		cfg.InFlight = 64
@@ -89,7 +80,10 @@ func New(store settle.Store, b broker.Broker, cfg Config) *Service {
 	if cfg.Retry != (retry.Policy{}) {
 		cfg.Retry.Forever = true // Giving up would be guessing that nothing was authorized.
 	}
-	s := &Service{Service: settle.NewService("payment", store, b, cfg.Service), cfg: cfg, read: page.ReaderOf(store), log: cfg.Service.Logger}
+	s := &Service{
+		Service: settle.NewService("payment", store, b, cfg.Service), cfg: cfg,
+		q: q, read: page.ReaderOf(store), log: cfg.Service.Logger,
+	}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -104,7 +98,7 @@ func New(store settle.Store, b broker.Broker, cfg Config) *Service {
 	settle.On(s.Service, contract.PaymentVoidRequested, s.voidRequested)
 	settle.On(s.Service, contract.ShipmentCreated, s.shipped)
 	settle.On(s.Service, contract.ReturnRequested, s.returned)
-	return s
+	return s, nil
 }
 
 func define[Req any](
@@ -119,24 +113,17 @@ func define[Req any](
 	return d
 }
 
-const (
-	selectPayment = `SELECT state, minor, currency FROM payment WHERE order_id = ?`
-	insertPayment = `INSERT INTO payment (order_id, state, minor, currency, at) VALUES (?, ?, ?, ?, ?)`
-	updatePayment = `UPDATE payment SET state = ?, code = ? WHERE order_id = ? AND state = ?`
-	insertRefund  = `INSERT INTO refund (return_id, order_id, state, minor, currency, at) VALUES (?, ?, 'REQUESTED', ?, ?, ?) ON CONFLICT DO NOTHING`
-	updateRefund  = `UPDATE refund SET state = ?, code = ? WHERE return_id = ? AND state = 'REQUESTED'`
-)
-
 // row is a payment as it is stored.
 type row struct {
 	state  State
 	amount contract.Money
 }
 
-func load(ctx context.Context, tx *txn.Tx, orderID string) (r row, err error) {
+// load returns an order's payment and locks its row until the transaction ends.
+func (s *Service) load(ctx context.Context, tx *txn.Tx, orderID string) (r row, err error) {
 	var minor int64
 	var currency string
-	err = tx.QueryRow(ctx, selectPayment, []any{orderID}, &r.state, &minor, &currency)
+	err = tx.QueryRow(ctx, s.q.selectPayment, []any{orderID}, &r.state, &minor, &currency)
 	if errors.Is(err, sql.ErrNoRows) {
 		return row{}, nil
 	}
@@ -144,18 +131,37 @@ func load(ctx context.Context, tx *txn.Tx, orderID string) (r row, err error) {
 	return r, err
 }
 
+// start stores the row of an order that payment has not heard of, when the input makes one. Of two inputs
+// that meet, the second waits for the first and gets the row that it left.
+func (s *Service) start(ctx context.Context, tx *txn.Tx, in Input, orderID string, amount contract.Money) (row, error) {
+	none := row{amount: amount}
+	state, _ := Decide(StateNone, in)
+	if state == StateNone {
+		return none, nil
+	}
+	n, err := tx.Exec(ctx, s.q.insertPayment, orderID, string(state), amount.Minor(), amount.Currency(), tx.Now().UnixMilli())
+	if err != nil || n == 1 {
+		return none, err
+	}
+	old, err := s.load(ctx, tx, orderID)
+	if err == nil && old.state == StateNone {
+		err = fmt.Errorf("payment: payment of %s cannot be stored and is not there", orderID)
+	}
+	return old, err
+}
+
 // tell lets the payment's row decide over an input, and does what follows in the same transaction.
 // amount and code are those of the request or the answer.
 func (s *Service) tell(ctx context.Context, tx *txn.Tx, in Input, orderID, customerID, code string, amount contract.Money) error {
-	old, err := load(ctx, tx, orderID)
+	old, err := s.load(ctx, tx, orderID)
+	if err == nil && old.state == StateNone {
+		old, err = s.start(ctx, tx, in, orderID, amount)
+	}
 	if err != nil {
 		return err
 	}
-	if old.state == StateNone {
-		old.amount = amount
-	}
 	state, action := Decide(old.state, in)
-	if err := store(ctx, tx, orderID, old, state, code); err != nil {
+	if err := s.store(ctx, tx, orderID, old, state, code); err != nil {
 		return err
 	}
 	emitted := contract.PaymentV1{OrderID: orderID, Amount: old.amount, Code: code}
@@ -183,15 +189,11 @@ func (s *Service) tell(ctx context.Context, tx *txn.Tx, in Input, orderID, custo
 	return nil
 }
 
-func store(ctx context.Context, tx *txn.Tx, orderID string, old row, state State, code string) error {
-	if old.state == state {
-		return nil
+func (s *Service) store(ctx context.Context, tx *txn.Tx, orderID string, old row, state State, code string) error {
+	if old.state == StateNone || old.state == state {
+		return nil // Stored by start, or as it was.
 	}
-	if old.state == StateNone {
-		_, err := tx.Exec(ctx, insertPayment, orderID, string(state), old.amount.Minor(), old.amount.Currency(), tx.Now().UnixMilli())
-		return err
-	}
-	n, err := tx.Exec(ctx, updatePayment, string(state), code, orderID, string(old.state))
+	n, err := tx.Exec(ctx, s.q.updatePayment, string(state), code, orderID, string(old.state))
 	if err == nil && n != 1 {
 		return fmt.Errorf("payment: payment of %s is not %s any more", orderID, old.state)
 	}
@@ -265,9 +267,9 @@ func (s *Service) hinted(ctx context.Context, tx *txn.Tx, o call.Outcome[contrac
 }
 
 func (s *Service) returned(ctx context.Context, tx *txn.Tx, e event.Of[contract.ReturnV1]) error {
-	n, err := tx.Exec(ctx, insertRefund, e.Data.ReturnID, e.Data.OrderID, e.Data.Amount.Minor(), e.Data.Amount.Currency(), tx.Now().UnixMilli())
-	if err != nil || n == 0 {
-		return err
+	n, err := tx.Exec(ctx, s.q.insertRefund, e.Data.ReturnID, e.Data.OrderID, e.Data.Amount.Minor(), e.Data.Amount.Currency(), tx.Now().UnixMilli())
+	if err != nil || n != 1 {
+		return err // The return's refund is asked for already.
 	}
 	return call.Prepare(ctx, tx, s.refund, "refund:"+e.Data.ReturnID, refundRequest{e.Data.ReturnID, e.Data.OrderID, e.Data.Amount})
 }
@@ -275,10 +277,10 @@ func (s *Service) returned(ctx context.Context, tx *txn.Tx, e event.Of[contract.
 func (s *Service) refunded(ctx context.Context, tx *txn.Tx, o call.Outcome[refundRequest, answer]) error {
 	if o.Err != nil || o.Response.Status == statusRefused {
 		s.log.Error("gateway refused a refund, the return needs a person", "return_id", o.Request.Reference, "code", o.Response.Code, "err", o.Err)
-		_, err := tx.Exec(ctx, updateRefund, "REFUSED", o.Response.Code, o.Request.Reference)
+		_, err := tx.Exec(ctx, s.q.updateRefund, "REFUSED", o.Response.Code, o.Request.Reference)
 		return err
 	}
-	n, err := tx.Exec(ctx, updateRefund, "REFUNDED", "", o.Request.Reference)
+	n, err := tx.Exec(ctx, s.q.updateRefund, "REFUNDED", "", o.Request.Reference)
 	if err != nil || n == 0 {
 		return err
 	}

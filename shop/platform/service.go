@@ -13,8 +13,6 @@ package platform
 
 import (
 	"context"
-	"embed"
-	"io/fs"
 	"net/http"
 	"time"
 
@@ -26,18 +24,6 @@ import (
 	"github.com/settledev/settle/shop/page"
 	"github.com/settledev/settle/txn"
 )
-
-//go:embed sqlite/*.sql
-var migrations embed.FS
-
-// Migrations returns the service's tables on SQLite, as numbered files.
-func Migrations() fs.FS {
-	dir, err := fs.Sub(migrations, "sqlite")
-	if err != nil {
-		panic(err) // The folder is part of the program.
-	}
-	return dir
-}
 
 // Config of the service.
 type Config struct {
@@ -62,26 +48,22 @@ type Service struct {
 }
 
 // New returns the service on its own store.
-func New(store settle.Store, b broker.Broker, cfg Config) *Service {
+func New(store settle.Store, b broker.Broker, cfg Config) (*Service, error) {
+	q, err := loadStatements(store)
+	if err != nil {
+		return nil, err
+	}
 	cfg.Service.Known = contract.EventTypes()
 	if cfg.InFlight == 0 {
 		cfg.InFlight = 32
 	}
 	s := &Service{Service: settle.NewService("platform", store, b, cfg.Service), read: page.ReaderOf(store)}
 	client := deliver.New(cfg.PlatformURL, cfg.Client, cfg.InFlight)
-	s.ledger = deliver.NewLedger("order", client, statements(), cfg.Timeout, cfg.InFlight, cfg.Service.Logger)
+	s.ledger = deliver.NewLedger("order", client, q, cfg.Timeout, cfg.InFlight, cfg.Service.Logger)
 	settle.Perform(s.Service, s.ledger.Call())
 	settle.On(s.Service, contract.OrderCompleted, s.deliver)
 	settle.On(s.Service, contract.OrderCanceled, s.deliver)
-	return s
-}
-
-func statements() deliver.Statements {
-	return deliver.Statements{
-		Insert: `INSERT INTO delivery (event_id, order_id, state, at) VALUES (?, ?, 'PENDING', ?) ON CONFLICT DO NOTHING`,
-		Finish: `UPDATE delivery SET state = ? WHERE event_id = ?`,
-		List:   `SELECT event_id, order_id, state FROM delivery WHERE event_id > ? ORDER BY event_id LIMIT ?`,
-	}
+	return s, nil
 }
 
 func (s *Service) deliver(ctx context.Context, tx *txn.Tx, e event.Of[contract.OrderStateV1]) error {

@@ -13,9 +13,8 @@ package shipping
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
-	"io/fs"
+	"fmt"
 	"time"
 
 	"github.com/settledev/settle"
@@ -26,18 +25,6 @@ import (
 	"github.com/settledev/settle/timer"
 	"github.com/settledev/settle/txn"
 )
-
-//go:embed sqlite/*.sql
-var migrations embed.FS
-
-// Migrations returns the service's tables on SQLite, as numbered files.
-func Migrations() fs.FS {
-	dir, err := fs.Sub(migrations, "sqlite")
-	if err != nil {
-		panic(err) // The folder is part of the program.
-	}
-	return dir
-}
 
 // Config of the service.
 type Config struct {
@@ -55,16 +42,21 @@ type Service struct {
 	*settle.Service
 
 	cfg Config
+	q   *queries
 }
 
 // New returns the service on its own store.
-func New(store settle.Store, b broker.Broker, cfg Config) *Service {
+func New(store settle.Store, b broker.Broker, cfg Config) (*Service, error) {
+	q, err := loadQueries(store)
+	if err != nil {
+		return nil, err
+	}
 	cfg.Service.Known = contract.EventTypes()
-	s := &Service{Service: settle.NewService("shipping", store, b, cfg.Service), cfg: cfg}
+	s := &Service{Service: settle.NewService("shipping", store, b, cfg.Service), cfg: cfg, q: q}
 	settle.On(s.Service, contract.OrderPaid, s.paid)
 	settle.On(s.Service, contract.ShipmentDue, s.due)
 	settle.On(s.Service, contract.ShipmentCancelRequested, s.cancelRequested)
-	return s
+	return s, nil
 }
 
 // State is what became of an order's shipment. The empty State means that shipping has not heard of it.
@@ -131,23 +123,54 @@ func Decide(s State, in Input) (State, Action) {
 	return s, ActionNone
 }
 
-const (
-	selectShipment = `SELECT state FROM shipment WHERE order_id = ?`
-	upsertShipment = `INSERT INTO shipment (order_id, state, at) VALUES (?, ?, ?)
-		ON CONFLICT (order_id) DO UPDATE SET state = excluded.state, at = excluded.at`
-)
+// load returns the state of an order's shipment and locks its row until the transaction ends.
+func (s *Service) load(ctx context.Context, tx *txn.Tx, orderID string) (state State, err error) {
+	err = tx.QueryRow(ctx, s.q.selectShipment, []any{orderID}, &state)
+	if errors.Is(err, sql.ErrNoRows) {
+		return StateNone, nil
+	}
+	return state, err
+}
+
+// start stores the row of an order that shipping has not heard of, when the input makes one. Of two inputs
+// that meet, the second waits for the first and gets the state that it left.
+func (s *Service) start(ctx context.Context, tx *txn.Tx, orderID string, in Input) (old State, err error) {
+	state, _ := Decide(StateNone, in)
+	if state == StateNone {
+		return StateNone, nil
+	}
+	n, err := tx.Exec(ctx, s.q.insertShipment, orderID, string(state), tx.Now().UnixMilli())
+	if err != nil || n == 1 {
+		return StateNone, err
+	}
+	if old, err = s.load(ctx, tx, orderID); err == nil && old == StateNone {
+		err = fmt.Errorf("shipping: shipment of %s cannot be stored and is not there", orderID)
+	}
+	return old, err
+}
+
+func (s *Service) store(ctx context.Context, tx *txn.Tx, orderID string, old, state State) error {
+	if old == StateNone || old == state {
+		return nil // Stored by start, or as it was.
+	}
+	n, err := tx.Exec(ctx, s.q.updateShipment, string(state), tx.Now().UnixMilli(), orderID, string(old))
+	if err == nil && n != 1 {
+		return fmt.Errorf("shipping: shipment of %s is not %s any more", orderID, old)
+	}
+	return err
+}
 
 func (s *Service) tell(ctx context.Context, tx *txn.Tx, orderID string, in Input) error {
-	var old State
-	err := tx.QueryRow(ctx, selectShipment, []any{orderID}, &old)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+	old, err := s.load(ctx, tx, orderID)
+	if err == nil && old == StateNone {
+		old, err = s.start(ctx, tx, orderID, in)
+	}
+	if err != nil {
 		return err
 	}
 	state, action := Decide(old, in)
-	if state != old {
-		if _, err := tx.Exec(ctx, upsertShipment, orderID, string(state), tx.Now().UnixMilli()); err != nil {
-			return err
-		}
+	if err := s.store(ctx, tx, orderID, old, state); err != nil {
+		return err
 	}
 	said := contract.ShipmentV1{OrderID: orderID, ShipmentID: "shipment-" + orderID}
 	switch action {

@@ -43,9 +43,9 @@ type shop struct {
 // migrations are the services' own tables.
 func migrations() map[string]fs.FS {
 	return map[string]fs.FS{
-		"order": order.Migrations(), "inventory": inventory.Migrations(), "payment": payment.Migrations(),
-		"shipping": shipping.Migrations(), "notify": notify.Migrations(), "platform": platform.Migrations(),
-		"catalog": catalog.Migrations(),
+		"order": order.Migrations("sqlite"), "inventory": inventory.Migrations("sqlite"), "payment": payment.Migrations("sqlite"),
+		"shipping": shipping.Migrations("sqlite"), "notify": notify.Migrations("sqlite"), "platform": platform.Migrations("sqlite"),
+		"catalog": catalog.Migrations("sqlite"),
 	}
 }
 
@@ -88,17 +88,10 @@ func (a *App) openOutside(ctx context.Context) error {
 // newShop makes the services. They share nothing but the broker and what is passed here.
 func (a *App) newShop() (*shop, error) {
 	s := &shop{}
-	s.inventory = inventory.New(a.stores["inventory"], a.broker, inventory.Config{Service: a.config("inventory")})
-	s.catalog = catalog.New(a.stores["catalog"], a.broker, catalog.Config{
-		Service: a.config("catalog"), Available: s.inventory.Available,
-	})
-	s.payment = payment.New(a.stores["payment"], a.broker, payment.Config{
-		Service: a.config("payment"), GatewayURL: a.PgsimURL, WebhookSecret: a.secret,
-	})
-	s.shipping = shipping.New(a.stores["shipping"], a.broker, shipping.Config{Service: a.config("shipping"), Delay: a.opts.ShipDelay})
-	s.notify = notify.New(a.stores["notify"], a.broker, notify.Config{Service: a.config("notify"), PlatformURL: a.PlatURL})
-	s.platform = platform.New(a.stores["platform"], a.broker, platform.Config{Service: a.config("platform"), PlatformURL: a.PlatURL})
-	var err error
+	err := a.newParticipants(s)
+	if err != nil {
+		return nil, err
+	}
 	s.order, err = order.New(a.stores["order"], a.broker, order.Config{
 		Service: a.config("order"), Catalog: products{s.catalog},
 		DelayedAfter: a.opts.PaymentDelayed, ExpiredAfter: a.opts.PaymentExpired, Hooks: a.orderHooks(),
@@ -131,6 +124,35 @@ func (a *App) newShop() (*shop, error) {
 		}
 	}
 	return s, nil
+}
+
+// newParticipants makes the services that an order and its catalogue need.
+func (a *App) newParticipants(s *shop) (err error) {
+	if s.inventory, err = inventory.New(a.stores["inventory"], a.broker, inventory.Config{Service: a.config("inventory")}); err != nil {
+		return err
+	}
+	s.catalog, err = catalog.New(a.stores["catalog"], a.broker, catalog.Config{
+		Service: a.config("catalog"), Available: s.inventory.Available,
+	})
+	if err != nil {
+		return err
+	}
+	s.payment, err = payment.New(a.stores["payment"], a.broker, payment.Config{
+		Service: a.config("payment"), GatewayURL: a.PgsimURL, WebhookSecret: a.secret,
+	})
+	if err != nil {
+		return err
+	}
+	s.shipping, err = shipping.New(a.stores["shipping"], a.broker, shipping.Config{Service: a.config("shipping"), Delay: a.opts.ShipDelay})
+	if err != nil {
+		return err
+	}
+	s.notify, err = notify.New(a.stores["notify"], a.broker, notify.Config{Service: a.config("notify"), PlatformURL: a.PlatURL})
+	if err != nil {
+		return err
+	}
+	s.platform, err = platform.New(a.stores["platform"], a.broker, platform.Config{Service: a.config("platform"), PlatformURL: a.PlatURL})
+	return err
 }
 
 // orderHooks measures whole orders, from acceptance to their end: what a customer waits for.
