@@ -26,13 +26,13 @@ demo: build ## run the whole system in one process; ARGS="..." is passed on
 
 test: ## run every test; installs what is missing, fails rather than skips
 	scripts/test-setup.sh
-	go test -count=1 -timeout 20m work
+	go test -count=1 -timeout 30m work
 
 test-fast: ## run every test that needs no server and no browser
 	go test -short work
 
 race: ## the fast tests under the race detector
-	go test -race -short -timeout 20m work
+	go test -race -short -timeout 30m work
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	scripts/fuzz.sh $(FUZZTIME)
