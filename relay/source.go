@@ -92,6 +92,15 @@ type Bell interface {
 	Listen() (ring <-chan struct{}, stop func())
 }
 
+// Sequencer is a source whose events get their positions from the shard's owner: where transactions commit
+// in another order than they write, somebody has to say which came first. Next does it by the way when the
+// owner asks; followers without a relay (package storebroker) need an owner who does only that.
+type Sequencer interface {
+	// Sequence gives a position to every event that is committed, and returns the last one given. ErrFenced
+	// stops the owner.
+	Sequence(ctx context.Context, lease Lease) (outbox.Position, error)
+}
+
 // Mark remembers how far a broker's log reached when the outbox had been carried to a position.
 type Mark struct {
 	Position outbox.Position

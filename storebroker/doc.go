@@ -20,8 +20,8 @@
 //
 // # What this package does not do
 //
-// It does not spread one producer over many consumers: a producer is one partition. It divides
-// partitions among the members of one process only; between processes the fence in the consumer's
-// database decides. It reads shard 0 and so expects outboxes of one shard. A producer's database that
-// is replaced by an older copy is not noticed.
+// It does not spread one producer over many consumers: a producer is one partition. Between processes it
+// divides partitions by leases ([Config.Leases]) and moves none that is held: a process that joins later
+// stands by. It reads shard 0 and so expects outboxes of one shard. A producer's database that is replaced
+// by an older copy is not noticed.
 package storebroker

@@ -29,6 +29,7 @@ type partition struct {
 	source   relay.Source
 	topics   map[string]bool
 	claim    *assign.Claim
+	lapsed   chan struct{} // closed when the lease is lost; nil without leases
 	follower *follower
 
 	next outbox.Position // everything up to it was returned or is of other topics
@@ -53,7 +54,7 @@ func (p *partition) Seek(_ context.Context, at broker.Position) error {
 	p.next, p.lost = to, nil
 	p.broker.mu.Lock()
 	defer p.broker.mu.Unlock()
-	if p.claim.Live() {
+	if p.live() {
 		*p.follower = follower{acked: to, returned: to, scanned: to}
 	}
 	return nil
@@ -67,7 +68,7 @@ func (p *partition) Fetch(ctx context.Context, limit int) ([]broker.Message, err
 	p.listen() // before the first read, so that no event falls between the two
 	var expired <-chan time.Time
 	for {
-		if !p.claim.Live() {
+		if !p.live() {
 			p.silence()
 			return nil, broker.ErrRevoked
 		}
@@ -85,7 +86,7 @@ func (p *partition) Fetch(ctx context.Context, limit int) ([]broker.Message, err
 		}
 		select {
 		case <-p.ring:
-		case <-p.claim.Revoked():
+		case <-p.Revoked():
 		case <-ctx.Done():
 		case <-expired:
 			return nil, nil
@@ -148,7 +149,7 @@ func (p *partition) refusal(ctx context.Context, err error) error {
 func (p *partition) progress(last outbox.Position) {
 	p.broker.mu.Lock()
 	defer p.broker.mu.Unlock()
-	if !p.claim.Live() {
+	if !p.live() {
 		return
 	}
 	p.follower.scanned = p.next
@@ -159,7 +160,7 @@ func (p *partition) progress(last outbox.Position) {
 
 // Ack remembers how far the group has settled; see [Broker.Settled].
 func (p *partition) Ack(_ context.Context, at broker.Position) error {
-	if !p.claim.Live() {
+	if !p.live() {
 		return broker.ErrRevoked
 	}
 	to, err := decode(at)
@@ -201,7 +202,24 @@ func (p *partition) Lag(ctx context.Context) (int64, error) {
 	return n, nil
 }
 
-func (p *partition) Revoked() <-chan struct{} { return p.claim.Revoked() }
+// live reports whether this process may still read.
+func (p *partition) live() bool {
+	select {
+	case <-p.Revoked():
+		return false
+	default:
+		return p.claim.Live()
+	}
+}
+
+// Revoked is closed when another member has the partition, or may have it. A lease's holder sees to it that
+// the one follows the other.
+func (p *partition) Revoked() <-chan struct{} {
+	if p.lapsed != nil {
+		return p.lapsed
+	}
+	return p.claim.Revoked()
+}
 
 func (p *partition) Release() error {
 	p.silence()
@@ -210,7 +228,7 @@ func (p *partition) Release() error {
 }
 
 func (p *partition) listen() {
-	if p.ring != nil || !p.claim.Live() {
+	if p.ring != nil || !p.live() {
 		return
 	}
 	if bell, ok := p.source.(relay.Bell); ok {

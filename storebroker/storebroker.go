@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"github.com/settledev/settle/broker"
 	"github.com/settledev/settle/broker/assign"
 	"github.com/settledev/settle/event"
+	"github.com/settledev/settle/lock"
 	"github.com/settledev/settle/outbox"
 	"github.com/settledev/settle/relay"
 )
@@ -38,6 +40,59 @@ type Config struct {
 	// SettleLease is how long the right to do so outlives its owner; it must exceed SettleEvery
 	// threefold. Default 15s.
 	SettleLease time.Duration
+	// Own are the producers whose outboxes Run keeps; the others' processes keep theirs. Default all.
+	Own []string
+	// Shared says that other processes follow the outboxes too: what is settled there is not known here, and
+	// a follower that is away for longer than Retention loses events (and is told so).
+	Shared bool
+	// Retention is how long Run lets an outbox keep settled events. Default 24h.
+	Retention time.Duration
+	// Leases divide the partitions of a group among processes: leases of the group's own database. A partition
+	// stays where it is until its holder is gone. Default: this process is the only one.
+	Leases lock.Leases
+	// LeaseTTL is how long a partition rests after its holder crashed. Default 15s.
+	LeaseTTL time.Duration
+	// Logger receives failures of leases. Default slog.Default().
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults(producers map[string]relay.Source) (Config, error) {
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+		name  string
+	}{
+		{&c.Wait, 250 * time.Millisecond, "wait"},
+		{&c.SettleEvery, time.Second, "settle every"},
+		{&c.SettleLease, 15 * time.Second, "settle lease"},
+		{&c.Retention, 24 * time.Hour, "retention"},
+		{&c.LeaseTTL, 15 * time.Second, "lease"},
+	} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+		if *d.field < 0 {
+			return c, fmt.Errorf("storebroker: %s %s is negative", d.name, *d.field)
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if len(producers) == 0 {
+		return c, errors.New("storebroker: no producer to follow")
+	}
+	if c.SettleLease < 3*c.SettleEvery {
+		return c, fmt.Errorf("storebroker: settle lease %s must exceed settle every %s threefold", c.SettleLease, c.SettleEvery)
+	}
+	if len(c.Own) == 0 {
+		c.Own = slices.Sorted(maps.Keys(producers))
+	}
+	for _, name := range c.Own {
+		if producers[name] == nil {
+			return c, fmt.Errorf("storebroker: own producer %s has no outbox", name)
+		}
+	}
+	return c, nil
 }
 
 // Broker follows outboxes. See the package's comment.
@@ -71,22 +126,9 @@ func (f *follower) settled() outbox.Position {
 // New returns a broker over the outboxes of producers, by their names. Sources that are a
 // [relay.Bell] ring when there is something new; others are polled.
 func New(producers map[string]relay.Source, cfg Config) (*Broker, error) {
-	if cfg.Wait == 0 {
-		cfg.Wait = 250 * time.Millisecond
-	}
-	if cfg.SettleEvery == 0 {
-		cfg.SettleEvery = time.Second
-	}
-	if cfg.SettleLease == 0 {
-		cfg.SettleLease = 15 * time.Second
-	}
-	switch {
-	case len(producers) == 0:
-		return nil, errors.New("storebroker: no producer to follow")
-	case cfg.Wait < 0 || cfg.SettleEvery < 0:
-		return nil, fmt.Errorf("storebroker: negative duration: wait %s, settle every %s", cfg.Wait, cfg.SettleEvery)
-	case cfg.SettleLease < 3*cfg.SettleEvery:
-		return nil, fmt.Errorf("storebroker: settle lease %s must exceed settle every %s threefold", cfg.SettleLease, cfg.SettleEvery)
+	cfg, err := cfg.withDefaults(producers)
+	if err != nil {
+		return nil, err
 	}
 	for name, source := range producers {
 		if err := event.CheckName(name); err != nil {
@@ -122,7 +164,11 @@ func (b *Broker) Subscribe(_ context.Context, s broker.Subscription) (broker.Mem
 			b.followers[id] = &follower{}
 		}
 	}
-	return &membership{broker: b, group: s.Group, topics: topics, member: b.table.Join(s.Group, names)}, nil
+	m := &membership{broker: b, group: s.Group, topics: topics, member: b.table.Join(s.Group, names)}
+	if b.cfg.Leases != nil {
+		m.lease()
+	}
+	return m, nil
 }
 
 // Close ends every membership. The outboxes stay open: they are their stores'.
@@ -158,16 +204,33 @@ type membership struct {
 	group  string
 	topics map[string]bool
 	member *assign.Member
+
+	// With leases between processes: see lease.go.
+	leased chan *partition
+	stop   context.CancelFunc
+	ended  sync.WaitGroup
 }
 
 func (m *membership) Next(ctx context.Context) (broker.Partition, error) {
+	if m.leased != nil {
+		return m.nextLeased(ctx)
+	}
 	claim, err := m.member.Next(ctx)
 	if err != nil {
-		if errors.Is(err, assign.ErrClosed) {
-			return nil, fmt.Errorf("storebroker: group %s: %w", m.group, err)
-		}
-		return nil, err
+		return nil, m.ending(err)
 	}
+	return m.partition(claim), nil
+}
+
+func (m *membership) ending(err error) error {
+	if errors.Is(err, assign.ErrClosed) {
+		return fmt.Errorf("storebroker: group %s: %w", m.group, err)
+	}
+	return err
+}
+
+// partition begins a partition that this process may read.
+func (m *membership) partition(claim *assign.Claim) *partition {
 	producer := strings.TrimPrefix(claim.Name, prefix)
 	m.broker.mu.Lock()
 	defer m.broker.mu.Unlock()
@@ -181,11 +244,15 @@ func (m *membership) Next(ctx context.Context) (broker.Partition, error) {
 	if f.settled() == f.scanned {
 		p.next = f.scanned
 	}
-	return p, nil
+	return p
 }
 
 func (m *membership) Close() error {
 	m.member.Close()
+	if m.stop != nil {
+		m.stop()
+		m.ended.Wait()
+	}
 	return nil
 }
 

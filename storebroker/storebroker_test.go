@@ -19,10 +19,18 @@ import (
 
 const producer = "brokertest"
 
-func TestBroker(t *testing.T) {
+func TestBroker(t *testing.T) { suite(t, func(*memory.Store) Config { return Config{} }) }
+
+func TestBrokerWithLeases(t *testing.T) {
+	suite(t, func(s *memory.Store) Config { return Config{Leases: s.Leases(), LeaseTTL: time.Second} })
+}
+
+func suite(t *testing.T, config func(*memory.Store) Config) {
+	t.Helper()
 	brokertest.Run(t, func(t *testing.T) brokertest.Harness {
 		store := memory.New()
-		cfg := Config{Wait: 20 * time.Millisecond}
+		cfg := config(store)
+		cfg.Wait = 20 * time.Millisecond
 		b := open(t, store, cfg)
 		return brokertest.Harness{
 			Broker: b, Partitions: 1,
@@ -269,14 +277,87 @@ func TestNewRefuses(t *testing.T) {
 		producers map[string]relay.Source
 		cfg       Config
 	}{
-		"no producer":   {nil, Config{}},
-		"a bad name":    {map[string]relay.Source{"a b": source}, Config{}},
-		"a nil outbox":  {map[string]relay.Source{"a": nil}, Config{}},
-		"negative wait": {map[string]relay.Source{"a": source}, Config{Wait: -1}},
-		"a short lease": {map[string]relay.Source{"a": source}, Config{SettleEvery: time.Second, SettleLease: time.Second}},
+		"no producer":    {nil, Config{}},
+		"a bad name":     {map[string]relay.Source{"a b": source}, Config{}},
+		"a nil outbox":   {map[string]relay.Source{"a": nil}, Config{}},
+		"negative wait":  {map[string]relay.Source{"a": source}, Config{Wait: -1}},
+		"an unknown own": {map[string]relay.Source{"a": source}, Config{Own: []string{"b"}}},
+		"a short lease":  {map[string]relay.Source{"a": source}, Config{SettleEvery: time.Second, SettleLease: time.Second}},
 	} {
 		if _, err := New(test.producers, test.cfg); err == nil {
 			t.Errorf("New took %s", name)
 		}
 	}
+}
+
+// TestProcessesShareByLease lets two brokers, as two processes have them, follow one outbox for one group.
+func TestProcessesShareByLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		cfg := Config{Leases: store.Leases(), LeaseTTL: 10 * time.Second}
+		first, second := open(t, store, cfg), open(t, store, cfg)
+		p, m := follow(t, first, "group", "topic")
+		other, err := second.Subscribe(t.Context(), broker.Subscription{Group: "group", Topics: []string{"topic"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		soon, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := other.Next(soon); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("a partition was handed out twice: %v", err)
+		}
+		must(t, add(t.Context(), store, happened("topic", 1)))
+		if got, err := p.Fetch(t.Context(), 10); len(got) != 1 || err != nil {
+			t.Fatalf("%d messages, %v", len(got), err)
+		}
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Fetch(t.Context(), 10); !errors.Is(err, broker.ErrRevoked) {
+			t.Fatalf("a partition that was given back can be read: %v", err)
+		}
+		if _, err := other.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// sequenced is an outbox whose events are seen once they have been given their positions.
+type sequenced struct {
+	relay.Source
+
+	given outbox.Position
+}
+
+func (s *sequenced) Sequence(ctx context.Context, lease relay.Lease) (outbox.Position, error) {
+	records, err := s.Source.Next(ctx, lease, s.given, 1000)
+	if len(records) > 0 {
+		s.given = records[len(records)-1].Position
+	}
+	return s.given, err
+}
+
+func TestRunSequencesAndSettlesWhatIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		source := &sequenced{Source: store.Outbox()}
+		b, err := New(map[string]relay.Source{producer: source}, Config{Shared: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- b.Run(ctx) }()
+		must(t, add(t.Context(), store, happened("topic", 3)))
+		time.Sleep(3 * time.Second) // of the bubble's time
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		lease, err := source.Claim(t.Context(), 0, "test", time.Minute)
+		if err != nil || lease.Position.ID != 3 {
+			t.Fatalf("settled up to %s, want 0.0.3: no other process tells what it has handled (%v)", lease.Position, err)
+		}
+	})
 }

@@ -227,6 +227,9 @@ func (m *Member) take() *Claim {
 	return nil
 }
 
+// Left is closed when the member has left its group.
+func (m *Member) Left() <-chan struct{} { return m.done }
+
 // Close leaves the group: what the member held is revoked and goes to the others. It may be called
 // more than once.
 func (m *Member) Close() {
