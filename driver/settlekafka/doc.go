@@ -1,0 +1,2 @@
+// Package settlekafka carries events on Apache Kafka.
+package settlekafka
