@@ -82,7 +82,7 @@ type database struct {
 // session is a connection to it.
 type session interface {
 	begin(t *testing.T)
-	commit(t *testing.T)
+	end(t *testing.T, how string) // COMMIT or ROLLBACK
 	prepare(ctx context.Context, text string) error
 	exec(ctx context.Context, text string, args ...any) (int64, error)
 	// query returns the rows as lines of values.
@@ -234,13 +234,13 @@ func (s *sqlSession) positional(text string, args []any) (string, []any) {
 	return text, out
 }
 
-func (s *sqlSession) begin(t *testing.T)  { s.control(t, "BEGIN") }
-func (s *sqlSession) commit(t *testing.T) { s.control(t, "COMMIT") }
+func (s *sqlSession) begin(t *testing.T)           { s.control(t, "BEGIN") }
+func (s *sqlSession) end(t *testing.T, how string) { s.control(t, how) }
 
 func (s *sqlSession) control(t *testing.T, text string) {
 	t.Helper()
 	if _, err := s.conn.ExecContext(t.Context(), text); err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 }
 
@@ -295,13 +295,13 @@ func (s *sqlSession) query(ctx context.Context, text string, args ...any) (strin
 // pgxSession is a session of pgx, which is stricter with types than database/sql.
 type pgxSession struct{ conn *pgx.Conn }
 
-func (s *pgxSession) begin(t *testing.T)  { s.control(t, "BEGIN") }
-func (s *pgxSession) commit(t *testing.T) { s.control(t, "COMMIT") }
+func (s *pgxSession) begin(t *testing.T)           { s.control(t, "BEGIN") }
+func (s *pgxSession) end(t *testing.T, how string) { s.control(t, how) }
 
 func (s *pgxSession) control(t *testing.T, text string) {
 	t.Helper()
 	if _, err := s.exec(t.Context(), text); err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 }
 
