@@ -60,6 +60,15 @@ func isCondemned(err error) bool {
 		errors.Is(err, kerr.InvalidRecord) || errors.Is(err, kerr.InvalidTimestamp)
 }
 
+// isRefused reports whether a member is kept out of its group until somebody mends something. From
+// anything else its client recovers by joining again.
+func isRefused(err error) bool {
+	return isCredentials(err) || isForbidden(err) ||
+		errors.Is(err, kerr.GroupAuthorizationFailed) || errors.Is(err, kerr.InvalidGroupID) ||
+		errors.Is(err, kerr.InconsistentGroupProtocol) || errors.Is(err, kerr.InvalidSessionTimeout) ||
+		errors.Is(err, kerr.FencedInstanceID) || errors.Is(err, kerr.GroupMaxSizeReached)
+}
+
 // code returns the cluster's name for an error, such as MESSAGE_TOO_LARGE, or the error's text.
 func code(err error) string {
 	if k, ok := errors.AsType[*kerr.Error](err); ok {

@@ -61,15 +61,10 @@ func Open(ctx context.Context, url string, cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("settlekafka: open: %w", err)
 	}
-	b := &Broker{
-		cfg: cfg, where: where,
-		topics: map[string]*topic{}, sizes: map[string]int{}, members: map[*membership]bool{},
-	}
-	if b.cl, err = b.newClient(b.producing()...); err != nil {
+	b := newBroker(cfg, where)
+	if err := b.connect(); err != nil {
 		return nil, fmt.Errorf("settlekafka: open %s: %w", where, err)
 	}
-	b.admin = kadm.NewClient(b.cl)
-	b.plain.broker, b.txn.broker = b, b
 	limited, cancel := context.WithTimeout(ctx, 2*cfg.AckWait)
 	defer cancel()
 	if err := b.cl.Ping(limited); err != nil {
@@ -77,6 +72,25 @@ func Open(ctx context.Context, url string, cfg Config) (*Broker, error) {
 		return nil, openError(where, err)
 	}
 	return b, nil
+}
+
+func newBroker(cfg Config, where *address) *Broker {
+	b := &Broker{
+		cfg: cfg, where: where,
+		topics: map[string]*topic{}, sizes: map[string]int{}, members: map[*membership]bool{},
+	}
+	b.plain.broker, b.txn.broker = b, b
+	return b
+}
+
+// connect makes the client that every broker has. Nothing is asked of the cluster yet.
+func (b *Broker) connect() error {
+	cl, err := b.newClient(b.producing()...)
+	if err != nil {
+		return err
+	}
+	b.cl, b.admin = cl, kadm.NewClient(cl)
+	return nil
 }
 
 func openError(where *address, err error) error {

@@ -233,7 +233,9 @@ func (s *session) watch(ctx context.Context) {
 			if isGone(e.Err) && s.topics[e.Topic].name != "" {
 				s.ask(e.Topic, e.Err)
 			}
-			s.m.fail(e.Err)
+			if isRefused(e.Err) {
+				s.m.fail(e.Err)
+			}
 		}
 	}
 }
