@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -25,42 +26,57 @@ import (
 	"github.com/settledev/settle/shop/replay"
 )
 
+// outsideFlags are how the outside world behaves.
+type outsideFlags struct {
+	Decline        float64 `help:"Percent of payments that the gateway declines." default:"0" placeholder:"P"`
+	Seed           uint64  `help:"Seed of the outside world's faults; the same seed repeats them." default:"1"`
+	GatewayFaults  string  `help:"Faults of pgsim as JSON, in the form of its PUT /v1/faults." placeholder:"JSON"`
+	PlatformFaults string  `help:"Faults of platformsim as JSON, in the form of its PUT /v1/faults." placeholder:"JSON"`
+}
+
+func (f *outsideFlags) faults() (gateway pgsim.Faults, platform faults.Transport, err error) {
+	if f.Decline < 0 || f.Decline > 100 {
+		return gateway, platform, usage("--decline %g is not a percentage from 0 to 100", f.Decline)
+	}
+	platform = faults.Transport{Seed: f.Seed}
+	gateway = pgsim.Faults{Transport: platform, DeclinePercent: f.Decline}
+	if err := readFaults("--gateway-faults", f.GatewayFaults, &gateway); err != nil {
+		return gateway, platform, err
+	}
+	return gateway, platform, readFaults("--platform-faults", f.PlatformFaults, &platform)
+}
+
 // shopFlags are what demo and serve have in common.
 type shopFlags struct {
-	Dir       string        `help:"Data directory; made when missing." default:"settle-data" placeholder:"DIR"`
-	Addr      string        `help:"Address of the shop." default:"127.0.0.1:8080"`
-	Broker    string        `help:"nats (embedded JetStream), store (no broker: outboxes are followed), or nats://host:port." default:"nats"`
-	Decline   float64       `help:"Percent of payments that the gateway declines." default:"0" placeholder:"P"`
-	Seed      uint64        `help:"Seed of the outside world's faults; the same seed repeats them." default:"1"`
-	Delayed   time.Duration `help:"When an order without payment says so." default:"5s"`
-	Expired   time.Duration `help:"When an order without payment is canceled." default:"2m"`
-	ShipDelay time.Duration `help:"Time between payment and shipment, in which an order can be canceled." default:"0s"`
+	Dir         string        `help:"Data directory; made when missing." default:"settle-data" placeholder:"DIR"`
+	Addr        string        `help:"Address of the shop." default:"127.0.0.1:8080"`
+	Store       string        `help:"sqlite:DIR, or a server with one database for each service: postgres://user@host:port/prefix or mysql://user@host:port/prefix (prefix_order and so on; {service} in the URL stands for the service instead). Default: SQLite files in --dir." placeholder:"URL"`
+	Broker      string        `help:"nats (embedded JetStream), store (no broker: outboxes are followed), or the URL of a server: nats://, kafka://, redis:// or amqp://." default:"nats"`
+	Relay       string        `help:"How outboxes are read: window, or wal, the log of postgres." enum:"window,wal" default:"window"`
+	TopicPrefix string        `help:"Begins the names of topics on a broker that others use too. Default: the driver's." placeholder:"NAME"`
+	Partitions  int           `help:"Partitions of topics that are new. Default: the driver's." placeholder:"N"`
+	Replicas    int           `help:"Replicas of topics that are new. Default: the driver's." placeholder:"N"`
+	Delayed     time.Duration `help:"When an order without payment says so." default:"5s"`
+	Expired     time.Duration `help:"When an order without payment is canceled." default:"2m"`
+	ShipDelay   time.Duration `help:"Time between payment and shipment, in which an order can be canceled." default:"0s"`
 
-	GatewayFaults  string `help:"Faults of pgsim as JSON, in the form of its PUT /v1/faults." placeholder:"JSON"`
-	PlatformFaults string `help:"Faults of platformsim as JSON, in the form of its PUT /v1/faults." placeholder:"JSON"`
+	outsideFlags
 
 	Crash string `help:"Kill this process with SIGKILL at the n-th passing of a named point, after a number of handled events. For crash tests." hidden:"" placeholder:"POINT:N@HANDLED"`
 }
 
 func (f *shopFlags) options(t *terminal) (app.Options, error) {
-	if f.Decline < 0 || f.Decline > 100 {
-		return app.Options{}, usage("--decline %g is not a percentage from 0 to 100", f.Decline)
-	}
 	failpoint, err := crashAt(f.Crash)
 	if err != nil {
 		return app.Options{}, err
 	}
-	seeded := faults.Transport{Seed: f.Seed}
-	gateway := pgsim.Faults{Transport: seeded, DeclinePercent: f.Decline}
-	if err := readFaults("--gateway-faults", f.GatewayFaults, &gateway); err != nil {
-		return app.Options{}, err
-	}
-	platform := seeded
-	if err := readFaults("--platform-faults", f.PlatformFaults, &platform); err != nil {
+	gateway, platform, err := f.faults()
+	if err != nil {
 		return app.Options{}, err
 	}
 	return app.Options{
-		Dir: f.Dir, Addr: f.Addr, Broker: f.Broker,
+		Dir: f.Dir, Addr: f.Addr, Store: f.Store, Broker: f.Broker, Relay: f.Relay,
+		TopicPrefix: f.TopicPrefix, Partitions: f.Partitions, Replicas: f.Replicas,
 		Gateway: gateway, Platform: platform,
 		PaymentDelayed: f.Delayed, PaymentExpired: f.Expired, ShipDelay: f.ShipDelay,
 		Logger: t.log, Failpoint: failpoint,
@@ -84,7 +100,7 @@ func readFaults(flag, text string, into any) error {
 type demoCmd struct {
 	shopFlags
 
-	Fresh  bool   `help:"Delete the data directory's contents first."`
+	Fresh  bool   `help:"Delete the shop's data in the directory and on the database server first."`
 	Data   string `help:"Retail file to replay, plain, .gz or .xz. Default: the bundled month." placeholder:"FILE"`
 	Stock  string `help:"plenty, or tight=P for P percent of what the orders need." default:"plenty"`
 	Report string `help:"Write the reconciliation as JSON." placeholder:"FILE"`
@@ -101,27 +117,37 @@ func (d *demoCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
+	opts.Create, opts.Migrate = true, true
 	if d.Fresh {
-		if err := app.Reset(d.Dir); err != nil {
+		if err := app.Reset(ctx, opts); err != nil {
 			return err
 		}
+	}
+	if opts.TopicPrefix, err = app.FreshPrefix(opts, d.Fresh); err != nil {
+		return err
 	}
 	file, err := readFile(d.Data)
 	if err != nil {
 		return err
 	}
-	return serveWhile(ctx, opts, t, func(ctx context.Context, a *app.App) error {
+	return serveWhile(ctx, opts, t, nil, func(ctx context.Context, a *app.App) error {
 		return d.replay(ctx, t, a, file, percent)
 	})
 }
 
-// serveWhile runs the shop beside fn. The shop drains when fn has failed or ctx is done.
-func serveWhile(ctx context.Context, opts app.Options, t *terminal, fn func(context.Context, *app.App) error) (err error) {
+// serveWhile runs the shop beside fn, after prepare when there is one. The shop drains when fn has failed or
+// ctx is done.
+func serveWhile(ctx context.Context, opts app.Options, t *terminal, prepare, fn func(context.Context, *app.App) error) (err error) {
 	a, err := app.Open(ctx, opts)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
+	if prepare != nil {
+		if err := prepare(ctx, a); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1)
@@ -129,8 +155,9 @@ func serveWhile(ctx context.Context, opts app.Options, t *terminal, fn func(cont
 		defer cancel() // A shop that failed ends fn too.
 		done <- a.Run(ctx)
 	}()
-	_, _ = fmt.Fprintf(t.err, "shop      %s\noperator  token in %s\npgsim     %s\nplatform  %s\n",
-		a.URL(), filepath.Join(opts.Dir, "operator-token"), a.PgsimURL, a.PlatURL)
+	_, _ = fmt.Fprintf(t.err, "services  %s\nshop      %s\noperator  token in %s\npgsim     %s\nplatform  %s\n",
+		strings.Join(a.Running(), ", "), a.URL(), cmp.Or(opts.OperatorTokenFile, filepath.Join(opts.Dir, "operator-token")),
+		cmp.Or(a.PgsimURL, "not needed"), cmp.Or(a.PlatURL, "not needed"))
 	err = a.WaitReady(ctx)
 	if err == nil {
 		err = fn(ctx, a)

@@ -18,6 +18,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	kongcompletion "github.com/jotaen/kong-completion"
+
+	"github.com/settledev/settle/cmd/settle/internal/app"
 )
 
 // cli is the command line. Each value comes from its flag, else from SETTLE_ and its name, else from the
@@ -28,7 +30,8 @@ type cli struct {
 	Profile string          `help:"Write a CPU profile of the whole run." hidden:"" placeholder:"FILE"`
 
 	Demo       demoCmd                   `cmd:"" help:"Run the whole shop in this process, replay a month of real orders, and keep serving."`
-	Serve      serveCmd                  `cmd:"" help:"Run the shop's services without a replay."`
+	Serve      serveCmd                  `cmd:"" help:"Run the shop's services, all or some of them, without a replay."`
+	Outside    outsideCmd                `cmd:"" help:"Run the world outside the shop: a payment gateway and a data platform."`
 	ReplayData replayCmd                 `cmd:"" name:"replay-data" help:"Replay a retail file against a running shop and reconcile the books."`
 	Dlq        dlqCmd                    `cmd:"" help:"List, replay and discard dead letters of a running shop."`
 	Outbox     outboxCmd                 `cmd:"" help:"Show a service's outbox, and replay what a broker refused."`
@@ -116,7 +119,7 @@ func run(args []string, out, errOut io.Writer) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &wrong):
+	case errors.As(err, &wrong), errors.Is(err, app.ErrUsage):
 		_, _ = fmt.Fprintln(errOut, "settle:", err)
 		return 2
 	default:

@@ -44,7 +44,7 @@ func TestExitCodes(t *testing.T) {
 		{"bench", []string{"bench", "nonsense"}, 2, "nonsense"},
 		{"replay what", []string{"dlq", "replay", "--token-file", token}, 2, "--topic"},
 		{"nobody there", []string{"dlq", "list", "--token-file", token, "--url", "http://127.0.0.1:1"}, 1, "refused"},
-		{"broker", []string{"demo", "--dir", t.TempDir(), "--addr", "127.0.0.1:0", "--broker", "nonsense"}, 1, "nonsense"},
+		{"broker", []string{"demo", "--dir", t.TempDir(), "--addr", "127.0.0.1:0", "--broker", "nonsense"}, 2, "nonsense"},
 		{"version", []string{"version"}, 0, ""},
 		{"config", []string{"config", "demo"}, 0, ""},
 		{"help", []string{"--help"}, 0, ""},
@@ -64,7 +64,7 @@ func TestExitCodes(t *testing.T) {
 
 // TestHelp holds the help of the command, which is its reference.
 func TestHelp(t *testing.T) {
-	for _, name := range []string{"", "demo", "serve", "replay-data", "dlq", "outbox", "stream", "order", "bench"} {
+	for _, name := range []string{"", "demo", "serve", "outside", "replay-data", "dlq", "outbox", "stream", "order", "bench"} {
 		t.Run("settle "+name, func(t *testing.T) {
 			var out, errOut bytes.Buffer
 			args := append(strings.Fields(name), "--help")
@@ -125,7 +125,7 @@ func TestReset(t *testing.T) {
 	if err := os.WriteFile(keep, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := app.Reset(dir); !errors.Is(err, app.ErrNotOurs) {
+	if err := app.Reset(t.Context(), app.Options{Dir: dir}); !errors.Is(err, app.ErrNotOurs) {
 		t.Errorf("a directory of somebody else's: %v, want ErrNotOurs", err)
 	}
 	for _, name := range []string{"operator-token", "order.db", "replay.journal"} {
@@ -133,7 +133,7 @@ func TestReset(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := app.Reset(dir); err != nil {
+	if err := app.Reset(t.Context(), app.Options{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(keep); err != nil {
@@ -142,7 +142,7 @@ func TestReset(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "order.db")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("order.db is still there: %v", err)
 	}
-	if err := app.Reset(filepath.Join(dir, "missing")); err != nil {
+	if err := app.Reset(t.Context(), app.Options{Dir: filepath.Join(dir, "missing")}); err != nil {
 		t.Errorf("a missing directory: %v", err)
 	}
 }

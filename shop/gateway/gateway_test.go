@@ -57,14 +57,13 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	t.Cleanup(func() { _ = b.Close() })
 	cfg := Config{
 		Service: settle.Config{Logger: slog.New(slog.DiscardHandler)},
-		Feed:    r.store.Feed(), Order: echo("order"), Payment: echo("payment"), Catalog: echo("catalog"),
-		Internal: map[string]http.Handler{
-			"orders": echo("order"), "returns": echo("order"), "stock": echo("inventory"), "movements": echo("inventory"),
-			"payments": echo("payment"), "refunds": echo("payment"), "messages": echo("notify"), "deliveries": echo("platform"),
-		},
+		Feed:    r.store.Feed(), Services: map[string]http.Handler{},
 		OperatorToken: operatorToken, Metrics: echo("metrics"),
 		Letters: map[string]*deadletter.Queue{}, Outboxes: map[string]relay.Parking{},
-		Traffic: func(context.Context) (any, error) { return map[string]int{"lag": 0}, nil },
+		Traffic: func(context.Context) (map[string]Traffic, error) { return map[string]Traffic{"order": {Lag: 1}}, nil },
+	}
+	for name := range Routes() {
+		cfg.Services[name] = echo(name)
 	}
 	for name, s := range r.letters {
 		cfg.Letters[name] = deadletter.NewQueue(s, s.Letters(), "")
@@ -268,7 +267,7 @@ func TestSystemRoutes(t *testing.T) {
 		t.Errorf("a process that is not ready is dead: %d", w.Code)
 	}
 	broken := newRig(t, func(c *Config) {
-		c.Traffic = func(context.Context) (any, error) { return nil, errors.New("secret detail") }
+		c.Traffic = func(context.Context) (map[string]Traffic, error) { return nil, errors.New("secret detail") }
 	})
 	w := broken.operate("GET /internal/stats")
 	wantProblem(t, w, http.StatusInternalServerError, "internal")

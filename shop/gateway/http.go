@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -14,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/settledev/settle/event"
-	"github.com/settledev/settle/shop/page"
 	"github.com/settledev/settle/shop/problem"
 )
 
@@ -23,51 +20,26 @@ const idBytesMax = 128
 
 // Handler serves everything.
 func (s *Service) Handler() http.Handler {
-	mux := http.NewServeMux()
-	for route, h := range s.routes() {
-		mux.Handle(route, h)
+	routes := s.routes()
+	for route, h := range s.cfg.Lookups {
+		routes[route] = s.desk.operator(h)
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		problem.Write(w, http.StatusNotFound, "not-found", "There is nothing here", "", nil)
-	})
-	return guard(traced(mux))
+	return front(routes)
 }
 
 // routes are all routes by pattern; openapi.json describes each of them.
 func (s *Service) routes() map[string]http.Handler {
-	all := map[string]http.Handler{
+	all := s.desk.passed(s.services)
+	maps.Copy(all, map[string]http.Handler{
 		"GET /orders/{id}": http.HandlerFunc(s.order),
 		"GET /stream": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			s.hub.ServeFeed(w, r, "")
 		}),
 		"GET /orders/{id}/events":    s.stream(OrderFeed),
 		"GET /customers/{id}/stream": s.stream(CustomerFeed),
-		"GET /healthz": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			page.Write(w, http.StatusOK, map[string]string{"status": "ok"})
-		}),
-		"GET /readyz":         http.HandlerFunc(s.ready),
-		"POST /import/orders": s.operator(s.cfg.Order), "POST /import/returns": s.operator(s.cfg.Order),
-		"POST /webhooks/payments": s.cfg.Payment,
-	}
-	for _, route := range []string{"POST /orders", "POST /orders/{id}/cancel", "POST /returns", "GET /customers/{id}/orders"} {
-		all[route] = s.cfg.Order
-	}
-	for _, route := range []string{
-		"GET /products", "GET /products/{id}", "POST /products/{id}/views",
-		"PUT /products/{id}/likes/{user}", "DELETE /products/{id}/likes/{user}",
-	} {
-		all[route] = s.cfg.Catalog
-	}
-	for name, h := range s.cfg.Internal {
-		all["GET /internal/"+name] = s.operator(h)
-	}
-	if s.cfg.Traffic != nil {
-		all["GET /internal/stats"] = s.operator(http.HandlerFunc(s.traffic))
-	}
-	if s.cfg.Metrics != nil {
-		all["GET /metrics"] = s.cfg.Metrics
-	}
-	maps.Copy(all, s.letters())
+	})
+	maps.Copy(all, state(s.cfg.Metrics, s.cfg.Ready))
+	maps.Copy(all, s.desk.routes())
 	maps.Copy(all, pages())
 	return all
 }
@@ -80,12 +52,17 @@ func guard(next http.Handler) http.Handler {
 		problem.Write(w, http.StatusForbidden, "cross-origin", "Requests from other sites are refused", "", nil)
 	}))
 	return protection.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
+		h := w.Header() // See also guarded.
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Content-Security-Policy", "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'")
 		h.Set("Referrer-Policy", "no-referrer")
 		next.ServeHTTP(w, r)
 	}))
+}
+
+// guarded are the header fields that guard and traced give every answer.
+func guarded() []string {
+	return []string{"X-Content-Type-Options", "Content-Security-Policy", "Referrer-Policy", "Traceparent"}
 }
 
 // traced gives every request a W3C trace context, the caller's or a new one, which every event that the
@@ -119,26 +96,6 @@ func validTrace(s string) bool {
 	return strings.Trim(parts[1], "0") != "" && strings.Trim(parts[2], "0") != ""
 }
 
-// operator lets only bearers of the operator's token through.
-func (s *Service) operator(next http.Handler) http.Handler {
-	want := sha256.Sum256([]byte(s.cfg.OperatorToken))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		got := sha256.Sum256([]byte(token))
-		switch {
-		case s.cfg.OperatorToken == "":
-			problem.Write(w, http.StatusForbidden, "operator-routes-off", "No operator token is configured", "", nil)
-		case !ok:
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			problem.Write(w, http.StatusUnauthorized, "operator-only", "This route is for operators", "Send the operator's token as a bearer token.", nil)
-		case subtle.ConstantTimeCompare(got[:], want[:]) != 1:
-			problem.Write(w, http.StatusForbidden, "operator-only", "The token is not the operator's", "", nil)
-		default:
-			next.ServeHTTP(w, r)
-		}
-	})
-}
-
 func (s *Service) stream(feed func(string) string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
@@ -153,7 +110,7 @@ func (s *Service) stream(feed func(string) string) http.HandlerFunc {
 // order adds the timeline, which is the gateway's, to what the order service says.
 func (s *Service) order(w http.ResponseWriter, r *http.Request) {
 	answer := &recorder{header: http.Header{}, status: http.StatusOK}
-	s.cfg.Order.ServeHTTP(answer, r)
+	s.services["order"].ServeHTTP(answer, r)
 	body := answer.body.Bytes()
 	if answer.status == http.StatusOK {
 		if merged, err := s.withTimeline(r.Context(), r.PathValue("id"), body); err != nil {
@@ -199,22 +156,3 @@ type recorder struct {
 func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
-
-func (s *Service) traffic(w http.ResponseWriter, r *http.Request) {
-	stats, err := s.cfg.Traffic(r.Context())
-	if err != nil {
-		s.fail(w, err)
-		return
-	}
-	page.Write(w, http.StatusOK, stats)
-}
-
-func (s *Service) ready(w http.ResponseWriter, r *http.Request) {
-	if s.cfg.Ready != nil {
-		if err := s.cfg.Ready(r.Context()); err != nil {
-			problem.Write(w, http.StatusServiceUnavailable, "not-ready", "The shop is not ready", err.Error(), nil)
-			return
-		}
-	}
-	page.Write(w, http.StatusOK, map[string]string{"status": "ready"})
-}

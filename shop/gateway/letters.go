@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -58,30 +57,28 @@ type AuditEntry struct {
 	Note     string    `json:"note,omitempty"`
 }
 
-// letters are the operator's routes of dead letters and of events that a broker refused.
-func (s *Service) letters() map[string]http.Handler {
-	all := map[string]http.Handler{}
-	for route, h := range map[string]http.HandlerFunc{
-		"GET /api/dlq":                   s.listLetters,
-		"GET /api/dlq/causes":            s.listCauses,
-		"GET /api/dlq/audit":             s.listAudit,
-		"GET /api/dlq/{id}":              s.showLetter,
-		"POST /api/dlq/reprocess/single": s.replayOne,
-		"POST /api/dlq/reprocess/batch":  s.replayBatch,
-		"POST /api/dlq/{id}/discard":     s.discard,
-		"POST /api/outbox/replay":        s.replayOutbox,
-	} {
-		all[route] = s.operator(h)
-	}
-	return all
+// Unreachable is a service whose part is missing from an answer, because nobody could ask it.
+type Unreachable struct {
+	Service string `json:"service"`
+	Detail  string `json:"detail"`
 }
 
-// services returns the names of the services whose letters are shown, in order.
-func (s *Service) services(r *http.Request) []string {
-	if name := r.URL.Query().Get("service"); name != "" {
-		return []string{name}
+// listed is a page of parts of several services.
+type listed[T any] struct {
+	page.Page[T]
+
+	// Unreachable are the services whose items are missing.
+	Unreachable []Unreachable `json:"unreachable,omitempty"`
+}
+
+// missing collects the services that are away; any other error is returned.
+func missing(all *[]Unreachable, err error) error {
+	e, ok := errors.AsType[*UnreachableError](err)
+	if !ok {
+		return err
 	}
-	return slices.Sorted(maps.Keys(s.cfg.Letters))
+	*all = append(*all, Unreachable{Service: e.Service, Detail: e.Error()})
+	return nil
 }
 
 // operatorName is who the audit names: the header X-Operator, or "operator".
@@ -92,23 +89,43 @@ func operatorName(r *http.Request) string {
 	return "operator"
 }
 
-// find returns the queue that holds a letter.
-func (s *Service) find(ctx context.Context, id string) (string, *deadletter.Queue, deadletter.Letter, error) {
-	_, identity, _ := strings.Cut(id, ":")
+// find returns the office that holds a letter. While a service that may hold it is away, a letter that
+// nobody else has is not said to be missing.
+func (d *desk) find(ctx context.Context, id string) (office, Letter, error) {
+	group, identity, _ := strings.Cut(id, ":")
 	if _, err := event.ParseID(identity); err != nil {
-		return "", nil, deadletter.Letter{}, deadletter.ErrNotFound // No letter has such an id.
+		return office{}, Letter{}, deadletter.ErrNotFound // No letter has such an id.
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.cfg.Letters)) {
-		l, err := s.cfg.Letters[name].Get(ctx, id)
-		if errors.Is(err, deadletter.ErrNotFound) {
-			continue
+	all := d.offices("")
+	// A service's first group has its name: it is asked first.
+	slices.SortStableFunc(all, func(a, b office) int {
+		switch {
+		case a.service == b.service || a.service != group && b.service != group:
+			return 0
+		case a.service == group:
+			return -1
 		}
-		return name, s.cfg.Letters[name], l, err
+		return 1
+	})
+	var away error
+	for _, o := range all {
+		l, err := o.get(ctx, id)
+		switch {
+		case err == nil:
+			return o, l, nil
+		case errors.Is(err, ErrUnreachable):
+			away = err
+		case !errors.Is(err, deadletter.ErrNotFound):
+			return office{}, Letter{}, err
+		}
 	}
-	return "", nil, deadletter.Letter{}, deadletter.ErrNotFound
+	if away != nil {
+		return office{}, Letter{}, away
+	}
+	return office{}, Letter{}, deadletter.ErrNotFound
 }
 
-func (s *Service) listLetters(w http.ResponseWriter, r *http.Request) {
+func (d *desk) listLetters(w http.ResponseWriter, r *http.Request) {
 	ask, err := page.Parse(r)
 	if err != nil {
 		problem.Write(w, http.StatusBadRequest, "bad-page", "The page cannot be read", err.Error(), nil)
@@ -122,30 +139,28 @@ func (s *Service) listLetters(w http.ResponseWriter, r *http.Request) {
 	ask.Limit = query.Limit
 	// A page's end is "service/letter": the services follow one another.
 	from, after, _ := strings.Cut(ask.After, "/")
+	answer := listed[Letter]{}
 	items := []Letter{}
-	for _, name := range s.services(r) {
-		queue := s.cfg.Letters[name]
-		if queue == nil || name < from {
+	for _, o := range d.offices(q.Get("service")) {
+		if o.service < from {
 			continue
 		}
 		query.After = ""
-		if name == from {
+		if o.service == from {
 			query.After = after
 		}
-		query.Limit = ask.Limit - len(items)
-		if query.Limit == 0 {
+		if query.Limit = ask.Limit - len(items); query.Limit == 0 {
 			break
 		}
-		letters, err := queue.List(r.Context(), query)
-		if err != nil {
-			s.fail(w, err)
+		letters, err := o.list(r.Context(), query)
+		if err = missing(&answer.Unreachable, err); err != nil {
+			d.fail(w, err)
 			return
 		}
-		for _, l := range letters {
-			items = append(items, shown(name, l))
-		}
+		items = append(items, letters...)
 	}
-	page.Write(w, http.StatusOK, page.New(ask, items, func(l Letter) string { return l.Service + "/" + l.MessageID }))
+	answer.Page = page.New(ask, items, func(l Letter) string { return l.Service + "/" + l.MessageID })
+	page.Write(w, http.StatusOK, answer)
 }
 
 func shown(service string, l deadletter.Letter) Letter {
@@ -160,80 +175,77 @@ func shown(service string, l deadletter.Letter) Letter {
 	return v
 }
 
-func (s *Service) listCauses(w http.ResponseWriter, r *http.Request) {
-	items := []CauseCount{}
-	for _, name := range s.services(r) {
-		queue := s.cfg.Letters[name]
-		if queue == nil {
-			continue
-		}
-		groups, err := queue.Groups(r.Context())
-		if err != nil {
-			s.fail(w, err)
+func (d *desk) listCauses(w http.ResponseWriter, r *http.Request) {
+	answer := listed[CauseCount]{Page: page.Page[CauseCount]{Items: []CauseCount{}}}
+	for _, o := range d.offices(r.URL.Query().Get("service")) {
+		causes, err := o.causes(r.Context())
+		if err = missing(&answer.Unreachable, err); err != nil {
+			d.fail(w, err)
 			return
 		}
-		for _, g := range groups {
-			items = append(items, CauseCount{name, g.Topic, g.Cause, g.State, g.Count, g.First, g.Last})
-		}
+		answer.Items = append(answer.Items, causes...)
 	}
-	page.Write(w, http.StatusOK, page.Page[CauseCount]{Items: items})
+	page.Write(w, http.StatusOK, answer)
 }
 
-func (s *Service) listAudit(w http.ResponseWriter, r *http.Request) {
+func (d *desk) listAudit(w http.ResponseWriter, r *http.Request) {
 	ask, err := page.Parse(r)
 	if err != nil {
 		problem.Write(w, http.StatusBadRequest, "bad-page", "The page cannot be read", err.Error(), nil)
 		return
 	}
+	answer := listed[AuditEntry]{}
 	all := []AuditEntry{}
-	for _, name := range s.services(r) {
-		if queue := s.cfg.Letters[name]; queue != nil {
-			entries, err := queue.Audit(r.Context(), ask.Limit)
-			if err != nil {
-				s.fail(w, err)
-				return
-			}
-			for _, e := range entries {
-				all = append(all, AuditEntry(e))
-			}
+	for _, o := range d.offices(r.URL.Query().Get("service")) {
+		entries, err := o.audit(r.Context(), ask.Limit)
+		if err = missing(&answer.Unreachable, err); err != nil {
+			d.fail(w, err)
+			return
 		}
+		all = append(all, entries...)
 	}
 	slices.SortStableFunc(all, func(a, b AuditEntry) int { return b.At.Compare(a.At) })
-	page.Write(w, http.StatusOK, map[string]any{"items": all[:min(len(all), ask.Limit)]})
+	answer.Items = all[:min(len(all), ask.Limit)]
+	page.Write(w, http.StatusOK, answer)
 }
 
-func (s *Service) showLetter(w http.ResponseWriter, r *http.Request) {
-	name, _, l, err := s.find(r.Context(), r.PathValue("id"))
+func (d *desk) showLetter(w http.ResponseWriter, r *http.Request) {
+	_, l, err := d.find(r.Context(), r.PathValue("id"))
 	if err != nil {
-		s.fail(w, err)
+		d.fail(w, err)
 		return
 	}
-	page.Write(w, http.StatusOK, shown(name, l))
+	page.Write(w, http.StatusOK, l)
 }
 
-func (s *Service) replayOne(w http.ResponseWriter, r *http.Request) {
+func (d *desk) replayOne(w http.ResponseWriter, r *http.Request) {
 	id := r.URL.Query().Get("messageId")
-	var err error
-	if _, queue, _, ferr := s.find(r.Context(), id); ferr == nil {
-		err = queue.Replay(r.Context(), operatorName(r), id)
-	} else {
+	o, _, err := d.find(r.Context(), id)
+	if err == nil {
+		err = o.replay(r.Context(), operatorName(r), id)
+	} else if errors.Is(err, deadletter.ErrNotFound) {
 		// A letter that was replayed and handled meanwhile is fine: its own service knows.
-		err = ferr
-		for _, queue := range s.cfg.Letters {
-			if queue.Replay(r.Context(), operatorName(r), id) == nil {
+		for _, o := range d.offices("") {
+			if o.replay(r.Context(), operatorName(r), id) == nil {
 				err = nil
 				break
 			}
 		}
 	}
 	if err != nil {
-		s.fail(w, err)
+		d.fail(w, err)
 		return
 	}
 	page.Write(w, http.StatusAccepted, map[string]any{"replayed": 1})
 }
 
-func (s *Service) replayBatch(w http.ResponseWriter, r *http.Request) {
+// replayedAnswer is the answer to a replay of a batch.
+type replayedAnswer struct {
+	Replayed    int           `json:"replayed"`
+	Unreachable []Unreachable `json:"unreachable,omitempty"`
+}
+
+func (d *desk) replayBatch(w http.ResponseWriter, r *http.Request) {
 	size := 100
 	if text := r.URL.Query().Get("batchSize"); text != "" {
 		n, err := strconv.Atoi(text)
@@ -243,60 +255,73 @@ func (s *Service) replayBatch(w http.ResponseWriter, r *http.Request) {
 		}
 		size = n
 	}
-	replayed := 0
-	for _, name := range s.services(r) {
-		queue := s.cfg.Letters[name]
-		if queue == nil || replayed >= size {
-			continue
+	var answer replayedAnswer
+	for _, o := range d.offices(r.URL.Query().Get("service")) {
+		if answer.Replayed >= size {
+			break
 		}
-		n, err := queue.ReplayBatch(r.Context(), operatorName(r), r.URL.Query().Get("originalTopic"), size-replayed)
-		replayed += n
-		if err != nil {
-			s.fail(w, err)
+		n, err := o.replayBatch(r.Context(), operatorName(r), r.URL.Query().Get("originalTopic"), size-answer.Replayed)
+		answer.Replayed += n
+		if err = missing(&answer.Unreachable, err); err != nil {
+			d.fail(w, err)
 			return
 		}
 	}
-	page.Write(w, http.StatusAccepted, map[string]any{"replayed": replayed})
+	page.Write(w, http.StatusAccepted, answer)
 }
 
-func (s *Service) discard(w http.ResponseWriter, r *http.Request) {
+func (d *desk) discard(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
-	_, queue, _, err := s.find(r.Context(), id)
+	o, _, err := d.find(r.Context(), id)
 	if err == nil {
-		err = queue.Discard(r.Context(), operatorName(r), id)
+		err = o.discard(r.Context(), operatorName(r), id)
 	}
 	if err != nil {
-		s.fail(w, err)
+		d.fail(w, err)
 		return
 	}
 	page.Write(w, http.StatusOK, map[string]any{"discarded": 1})
 }
 
 // replayOutbox has events published again that a broker refused: one key's, or a whole topic's.
-func (s *Service) replayOutbox(w http.ResponseWriter, r *http.Request) {
+func (d *desk) replayOutbox(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	parking := s.cfg.Outboxes[q.Get("service")]
-	if parking == nil || q.Get("topic") == "" {
+	service, topic, key := q.Get("service"), q.Get("topic"), q.Get("key")
+	parking, peer := d.outboxes[service], d.peers[service]
+	if parking == nil && peer == nil || topic == "" {
 		problem.Write(w, http.StatusBadRequest, "bad-outbox", "The service or the topic is missing or unknown", "", nil)
 		return
 	}
-	n, err := parking.Replay(r.Context(), q.Get("topic"), q.Get("key"))
+	var n int
+	var err error
+	if parking != nil {
+		n, err = parking.Replay(r.Context(), topic, key)
+	} else {
+		o := office{service: service, peer: peer, token: d.token}
+		n, err = o.replayOutbox(r.Context(), operatorName(r), topic, key)
+	}
 	if err != nil {
-		s.fail(w, err)
+		d.fail(w, err)
 		return
 	}
-	s.log.Info("outbox replay", "service", q.Get("service"), "topic", q.Get("topic"), "aggregate_id", q.Get("key"), "operator", operatorName(r), "events", n)
+	d.log.Info("outbox replay", "service", service, "topic", topic, "aggregate_id", key, "operator", operatorName(r), "events", n)
 	page.Write(w, http.StatusAccepted, map[string]any{"replayed": n})
 }
 
-func (s *Service) fail(w http.ResponseWriter, err error) {
+func (d *desk) fail(w http.ResponseWriter, err error) {
+	p, said := problem.As(err)
 	switch {
+	case said:
+		p.Send(w)
+	case errors.Is(err, ErrUnreachable):
+		d.log.Warn("operator request cannot be answered", "err", err)
+		unreachable(err).Send(w)
 	case errors.Is(err, deadletter.ErrNotFound):
 		problem.Write(w, http.StatusNotFound, "no-such-letter", "There is no such dead letter", "It was handled or discarded, or never was.", nil)
 	case errors.Is(err, deadletter.ErrNotHead):
 		problem.Write(w, http.StatusConflict, "letter-waits", "The letter waits behind another one of its key", err.Error(), nil)
 	default:
-		s.log.Error("operator request failed", "err", err)
+		d.log.Error("operator request failed", "err", err)
 		problem.Write(w, http.StatusInternalServerError, "internal", "The request failed", "", nil)
 	}
 }

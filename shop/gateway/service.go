@@ -35,22 +35,26 @@ type Config struct {
 	Feed push.Log
 	// Push configures the live feeds.
 	Push push.Config
-	// Order, Payment and Catalog answer their routes: the services' handlers in one process, or
-	// proxies to them. Required.
-	Order, Payment, Catalog http.Handler
-	// Internal answers the operator's lists (/internal/...), by the first part of the path after it.
-	Internal map[string]http.Handler
-	// Letters are the dead letters of the services, by service.
+	// Services answer their [Routes], by name: the handlers of services of this process.
+	Services map[string]http.Handler
+	// Peers are the services of other processes, by name; one that is in Services too has further instances
+	// there. Every service of Routes must be in Services or Peers.
+	Peers map[string]*Peer
+	// Lookups answer other services' questions to those of this process, by route. They need the operator's
+	// token.
+	Lookups map[string]http.Handler
+	// Letters are the dead letters of this process's services, by service.
 	Letters map[string]*deadletter.Queue
-	// Outboxes are the events that a broker refused, by service.
+	// Outboxes are the events of this process's services that a broker refused, by service.
 	Outboxes map[string]relay.Parking
-	// OperatorToken lets operators in, as "Authorization: Bearer <token>". Without one their routes refuse
-	// everybody.
+	// OperatorToken lets operators in, as "Authorization: Bearer <token>", and the gateway into its peers.
+	// Without one their routes refuse everybody.
 	OperatorToken string
 	// Metrics answers GET /metrics. Default: not found.
 	Metrics http.Handler
-	// Traffic tells an operator how much is on its way, as JSON. Default: not found.
-	Traffic func(ctx context.Context) (any, error)
+	// Traffic tells how much is on its way in this process's services, by service. Default: an operator
+	// who asks finds nothing.
+	Traffic func(ctx context.Context) (map[string]Traffic, error)
 	// Ready says whether the services can take work. Default: always.
 	Ready func(ctx context.Context) error
 }
@@ -59,20 +63,36 @@ type Config struct {
 type Service struct {
 	*settle.Service
 
-	cfg Config
-	hub *push.Hub
-	log *slog.Logger
+	cfg      Config
+	services map[string]http.Handler // each service's handler, or the way to its peer
+	desk     *desk
+	hub      *push.Hub
+	log      *slog.Logger
 }
 
 // New returns the gateway on its own store.
 func New(store settle.Store, b broker.Broker, cfg Config) (*Service, error) {
-	if cfg.Feed == nil || cfg.Order == nil || cfg.Payment == nil || cfg.Catalog == nil {
-		return nil, errors.New("gateway: needs Feed, Order, Payment and Catalog")
+	if cfg.Feed == nil {
+		return nil, errors.New("gateway: needs a Feed")
 	}
 	cfg.Service.Known = contract.EventTypes()
 	s := &Service{Service: settle.NewService("gateway", store, b, cfg.Service), cfg: cfg, log: cfg.Service.Logger}
 	if s.log == nil {
 		s.log = slog.Default()
+	}
+	s.desk = &desk{
+		letters: cfg.Letters, outboxes: cfg.Outboxes, peers: cfg.Peers, traffic: cfg.Traffic, token: cfg.OperatorToken, log: s.log,
+	}
+	s.services = map[string]http.Handler{}
+	for name := range Routes() {
+		switch p := cfg.Peers[name]; {
+		case cfg.Services[name] != nil:
+			s.services[name] = cfg.Services[name]
+		case p != nil:
+			s.services[name] = p.Handler(s.log)
+		default:
+			return nil, fmt.Errorf("gateway: service %s is neither here nor a peer", name)
+		}
 	}
 	for _, e := range contract.Events() {
 		settle.OnEnvelope(s.Service, e.Topic(), e.Name(), s.show)

@@ -1,6 +1,6 @@
-// Package app puts the shop together: one store for each service, one broker, the outside world as
-// programs behind real HTTP, and the gateway in front. It is the only place, beside the command's own files, that
-// names drivers.
+// Package app puts the shop together: a store for each service, one broker, the outside world as programs
+// behind real HTTP, and the gateway in front; all of it in one process, or one part of it beside others in
+// theirs. It is the only place, beside the command's own files, that names drivers.
 //
 // # What this package does not do
 //
@@ -9,18 +9,15 @@ package app
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"maps"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,74 +26,43 @@ import (
 
 	"github.com/settledev/settle"
 	"github.com/settledev/settle/broker"
-	"github.com/settledev/settle/driver/settlenats"
 	"github.com/settledev/settle/driver/settleprom"
 	"github.com/settledev/settle/driver/settlesqlite"
 	"github.com/settledev/settle/event"
-	"github.com/settledev/settle/relay"
-	"github.com/settledev/settle/shop/faults"
-	"github.com/settledev/settle/shop/pgsim"
+	"github.com/settledev/settle/shop/gateway"
 	"github.com/settledev/settle/shop/webhook"
 	"github.com/settledev/settle/sqlstore"
 	"github.com/settledev/settle/storebroker"
 )
 
-// Options say what to put together.
-type Options struct {
-	// Dir holds everything. It is made when it is missing, and belongs to this process.
-	Dir string
-	// Addr is where the gateway listens.
-	Addr string
-	// Broker is "nats" (embedded JetStream), "store" (no broker: outboxes are followed), or a nats:// URL.
-	Broker string
-	// Services are those whose engines run; the others' events wait for them. Default: all.
-	Services []string
-	// Gateway and Platform are the faults of the outside world.
-	Gateway  pgsim.Faults
-	Platform faults.Transport
-	// NoWebhooks keeps the payment gateway from sending webhooks: its answers alone tell what it did.
-	NoWebhooks bool
-	// PaymentDelayed and PaymentExpired are the order's deadlines; zero means the order's defaults.
-	PaymentDelayed time.Duration
-	PaymentExpired time.Duration
-	// ShipDelay is the time between payment and shipment.
-	ShipDelay time.Duration
-	// Ended is told how long each order took from its acceptance to its end. Default: nobody.
-	Ended func(took time.Duration)
-	// Logger receives everything. Required.
-	Logger *slog.Logger
-	// Failpoint is called at every named point of a hop, for crash tests, with the number of events that
-	// this process has handled.
-	Failpoint func(name string, handled int64)
-}
-
-// App is the whole system in one process.
+// App is the whole system in one process, or the services of one process among several.
 type App struct {
-	opts     Options
-	lock     *settlesqlite.Lock
-	stores   map[string]*sqlstore.Store
-	broker   broker.Broker
-	follower *storebroker.Broker // the broker, when outboxes are followed
-	metrics  *settleprom.Metrics
-	registry *prometheus.Registry
-	token    string
-	secret   string
-	traffic  *traffic
+	opts    Options
+	where   storeURL
+	lock    *settlesqlite.Lock // of the directory, when all its files are this process's
+	stores  map[string]*sqlstore.Store
+	readers []*sqlstore.Store // outboxes of other processes, when they are followed
+	broker  broker.Broker
+	// brokers are the services' own ones, where outboxes are followed and not all of them are here;
+	// followers are all that follow outboxes.
+	brokers   map[string]broker.Broker
+	followers []*storebroker.Broker
+	metrics   *settleprom.Metrics
+	registry  *prometheus.Registry
+	token     string
+	secret    string
+	peers     map[string]*gateway.Peer
+	traffic   map[string]*traffic
 
-	shop      *shop
-	outside   []*server
-	front     *server
-	PgsimURL  string
-	PlatURL   string
+	shop     *shop
+	outside  *Outside // nil when it runs elsewhere
+	front    *server
+	PgsimURL string
+	PlatURL  string
+
+	started   atomic.Int64 // when Run began, in Unix nanoseconds
+	draining  atomic.Bool
 	closeOnce sync.Once
-}
-
-// server is an HTTP server with its listener.
-type server struct {
-	name     string
-	http     *http.Server
-	listener net.Listener
-	run      func(context.Context) error
 }
 
 // Services are the names of all services, in the order of an event's way.
@@ -104,38 +70,40 @@ func Services() []string {
 	return []string{"order", "inventory", "payment", "shipping", "notify", "platform", "catalog", "gateway"}
 }
 
+// producers are those whose events others listen to.
+func producers() []string { return []string{"order", "inventory", "payment", "shipping", "catalog"} }
+
 // Open puts everything together and listens, but starts nothing; see [App.Run]. Close it in the end, also
-// when it never ran.
+// when it never ran. The error is [ErrUsage] when the options cannot be right.
 func Open(ctx context.Context, opts Options) (_ *App, err error) {
-	for _, name := range opts.Services {
-		if !slices.Contains(Services(), name) {
-			return nil, fmt.Errorf("there is no service %q: the services are %s", name, strings.Join(Services(), ", "))
-		}
-	}
-	if len(opts.Services) == 0 {
-		opts.Services = Services()
-	}
-	lock, err := settlesqlite.LockDir(opts.Dir)
+	opts, where, err := opts.checked()
 	if err != nil {
 		return nil, err
 	}
-	a := &App{opts: opts, lock: lock, stores: map[string]*sqlstore.Store{}, registry: prometheus.NewRegistry()}
+	a := &App{opts: opts, where: where, stores: map[string]*sqlstore.Store{}, registry: prometheus.NewRegistry(), traffic: map[string]*traffic{}, brokers: map[string]broker.Broker{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
 		}
 	}()
+	if err := a.openDir(); err != nil {
+		return nil, err
+	}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.metrics = settleprom.New(a.registry)
-	a.traffic = &traffic{}
-	if a.token, err = secretFile(filepath.Join(opts.Dir, "operator-token"), randomToken); err != nil {
+	if a.peers, err = opts.peers(); err != nil {
 		return nil, err
 	}
-	if a.secret, err = secretFile(filepath.Join(opts.Dir, "webhook-secret"), webhook.NewSecret); err != nil {
-		return nil, err
+	if opts.Create {
+		if err := where.create(ctx, opts.Services); err != nil {
+			return nil, err
+		}
 	}
-	if err := a.openStores(ctx); err != nil {
-		return nil, err
+	for _, name := range opts.Services {
+		a.traffic[name] = &traffic{}
+		if a.stores[name], err = openStore(ctx, where, name, opts); err != nil {
+			return nil, err
+		}
 	}
 	if err := a.openBroker(ctx); err != nil {
 		return nil, err
@@ -149,183 +117,172 @@ func Open(ctx context.Context, opts Options) (_ *App, err error) {
 	if a.shop, err = a.newShop(); err != nil {
 		return nil, err
 	}
-	a.front.http.Handler = a.shop.gateway.Handler()
+	a.front.http.Handler = a.frontHandler()
 	return a, nil
 }
 
-// secretFile reads a secret that only this user may read, or makes one.
-func secretFile(path string, fresh func() string) (string, error) {
-	b, err := os.ReadFile(path)
-	if err == nil {
-		if s := strings.TrimSpace(string(b)); s != "" {
-			return s, nil
-		}
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return "", err
-	}
-	s := fresh()
-	return s, os.WriteFile(path, []byte(s+"\n"), 0o600)
-}
-
-func randomToken() string {
-	var b [24]byte
-	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails.
-	return hex.EncodeToString(b[:])
-}
-
-func (a *App) openStores(ctx context.Context) error {
-	schemas := migrations()
-	for _, name := range append(Services(), "pgsim", "platformsim") {
-		cfg := settlesqlite.Config{Migrate: true, Store: sqlstore.Config{Logger: a.opts.Logger}}
-		if files := schemas[name]; files != nil {
-			cfg.Store.Schemas = []sqlstore.Schema{{Name: name, Files: files}}
-		}
-		s, err := settlesqlite.Open(ctx, filepath.Join(a.opts.Dir, name+".db"), cfg)
-		if err != nil {
+// openDir takes the directory, where this process has all of it, and reads the secrets in it.
+func (a *App) openDir() (err error) {
+	if a.opts.whole() {
+		if a.lock, err = settlesqlite.LockDir(a.opts.Dir); err != nil {
 			return err
 		}
-		a.stores[name] = s
 	}
-	return nil
-}
-
-func (a *App) openBroker(ctx context.Context) (err error) {
-	cfg := settlenats.Config{Logger: a.opts.Logger}
-	switch {
-	case a.opts.Broker == "nats":
-		cfg.Dir = filepath.Join(a.opts.Dir, "jetstream")
-		a.broker, err = settlenats.OpenEmbedded(ctx, cfg)
-	case strings.HasPrefix(a.opts.Broker, "nats://"), strings.HasPrefix(a.opts.Broker, "tls://"):
-		a.broker, err = settlenats.Open(ctx, a.opts.Broker, cfg)
-	case a.opts.Broker == "store":
-		sources := map[string]relay.Source{}
-		for _, name := range Services() {
-			sources[name] = a.stores[name].Outbox()
-		}
-		a.follower, err = storebroker.New(sources, storebroker.Config{})
-		a.broker = a.follower
-	default:
-		err = fmt.Errorf("broker %q is none of nats, store, nats://host:port", a.opts.Broker)
+	if a.token, err = readSecret(a.opts.OperatorTokenFile, filepath.Join(a.opts.Dir, "operator-token"), randomToken); err != nil {
+		return err
 	}
+	a.secret, err = readSecret(a.opts.WebhookSecretFile, filepath.Join(a.opts.Dir, "webhook-secret"), webhook.NewSecret)
 	return err
 }
 
-// listen opens a listener, so that an address is known, and refused, before anything starts.
-func listen(ctx context.Context, name, addr string) (*server, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+// openOutside runs the outside world in this process, unless it is said where it runs.
+func (a *App) openOutside(ctx context.Context) (err error) {
+	a.PgsimURL, a.PlatURL = a.opts.GatewayURL, a.opts.PlatformURL
+	if !a.opts.withOutside() {
+		return nil
 	}
-	return &server{name: name, listener: l, http: &http.Server{
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-	}}, nil
+	opts := OutsideOptions{
+		Dir: a.opts.Dir, GatewayAddr: "127.0.0.1:0", PlatformAddr: "127.0.0.1:0",
+		Gateway: a.opts.Gateway, Platform: a.opts.Platform, Logger: a.opts.Logger, secret: a.secret,
+	}
+	if !a.opts.NoWebhooks {
+		opts.WebhookURL = a.front.url() + "/webhooks/payments"
+	}
+	if a.outside, err = OpenOutside(ctx, opts); err != nil {
+		return err
+	}
+	a.PgsimURL, a.PlatURL = a.outside.GatewayURL(), a.outside.PlatformURL()
+	return nil
 }
-
-func (s *server) url() string { return "http://" + s.listener.Addr().String() }
 
 // config is a service's configuration, instrumented.
 func (a *App) config(name string) settle.Config {
 	cfg := a.metrics.Instrument(name, settle.Config{Logger: a.opts.Logger})
+	count := a.traffic[name]
 	handled := cfg.Consumer.Hooks.Handled
 	cfg.Consumer.Hooks.Handled = func(events []event.Envelope, at time.Time) {
-		a.traffic.handled.Add(int64(len(events)))
+		count.handled.Add(int64(len(events)))
 		handled(events, at)
 	}
 	duplicate := cfg.Consumer.Hooks.Duplicate
 	cfg.Consumer.Hooks.Duplicate = func(e event.Envelope) {
-		a.traffic.duplicates.Add(1)
+		count.duplicates.Add(1)
 		duplicate(e)
 	}
 	if a.opts.Failpoint != nil {
-		point := func(name string) { a.opts.Failpoint(name, a.traffic.handled.Load()) }
+		point := func(name string) { a.opts.Failpoint(name, a.handled()) }
 		cfg.Relay.Failpoint, cfg.Consumer.Failpoint, cfg.Timer.Failpoint, cfg.Call.Failpoint = point, point, point, point
 	}
 	return cfg
 }
 
-// Run serves until ctx is done and everything has drained: first no new requests, then the services.
+// Run serves until ctx is done and everything has drained: first the process says that it is not ready any
+// more, then it takes no new requests, then the services end.
 func (a *App) Run(ctx context.Context) error {
+	a.started.Store(time.Now().UnixNano())
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	inside, stopInside := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopInside()
 	// The outside world ends after the services, whose last calls still want an answer.
-	outsideCtx, stopOutside := context.WithCancel(context.WithoutCancel(ctx))
+	outside, stopOutside := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopOutside()
-	var outside, inside sync.WaitGroup
-	var mu sync.Mutex
-	var errs []error
-	run := func(wg *sync.WaitGroup, ctx context.Context, name string, fn func(context.Context) error) {
-		wg.Go(func() {
-			if err := fn(ctx); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				errs = append(errs, fmt.Errorf("%s: %w", name, err))
-				cancel(err)
-			}
-		})
+	r := runner{fail: cancel}
+	var services, world sync.WaitGroup
+	if a.outside != nil {
+		r.run(&world, outside, "outside", a.outside.Run)
 	}
-	for _, s := range a.outside {
-		run(&outside, outsideCtx, s.name, s.serve)
-		if s.run != nil {
-			run(&outside, outsideCtx, s.name, s.run)
-		}
+	for _, f := range a.followers {
+		r.run(&world, outside, "follower", f.Run)
 	}
-	if a.follower != nil {
-		run(&outside, outsideCtx, "follower", a.follower.Run)
+	for _, e := range a.shop.engines {
+		r.run(&services, inside, e.name, e.run)
 	}
-	for _, e := range a.shop.engines(a.opts.Services) {
-		run(&inside, ctx, e.name, e.run)
-	}
-	run(&inside, ctx, "http", a.front.serve)
-	inside.Wait()
+	r.run(&services, inside, "http", a.front.serve)
+	<-ctx.Done()
+	a.drain(r.failed())
+	stopInside()
+	services.Wait()
 	stopOutside()
-	outside.Wait()
-	return errors.Join(errs...)
+	world.Wait()
+	return r.err()
 }
 
-// serve answers requests until ctx is done and those in progress are answered.
-func (s *server) serve(ctx context.Context) error {
-	failed := make(chan error, 1)
-	go func() { failed <- s.http.Serve(s.listener) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
+// drain says that the process is not ready any more, and waits until those who ask have heard it, unless
+// it must end anyway.
+func (a *App) drain(failed bool) {
+	a.draining.Store(true)
+	if failed || a.opts.DrainDelay == 0 {
+		return
 	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	if err := s.http.Shutdown(drain); err != nil {
-		return errors.Join(fmt.Errorf("drain: %w", err), s.http.Close())
-	}
-	return nil
+	t := time.NewTimer(a.opts.DrainDelay)
+	defer t.Stop()
+	<-t.C
 }
 
-// URL is where the gateway listens.
+// runner runs what a process consists of; the first failure ends the others.
+type runner struct {
+	fail context.CancelCauseFunc
+	mu   sync.Mutex
+	errs []error
+}
+
+func (r *runner) run(wg *sync.WaitGroup, ctx context.Context, name string, fn func(context.Context) error) {
+	wg.Go(func() {
+		if err := fn(ctx); err != nil {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.errs = append(r.errs, fmt.Errorf("%s: %w", name, err))
+			r.fail(err)
+		}
+	})
+}
+
+func (r *runner) failed() bool { return r.err() != nil }
+
+func (r *runner) err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return errors.Join(r.errs...)
+}
+
+// URL is where the process listens.
 func (a *App) URL() string { return a.front.url() }
 
 // Token is the operator's.
 func (a *App) Token() string { return a.token }
 
+// Running are the names of this process's services.
+func (a *App) Running() []string { return slices.Clone(a.opts.Services) }
+
 // Close closes everything. Run must have returned.
 func (a *App) Close() error {
 	var errs []error
 	a.closeOnce.Do(func() {
-		for _, s := range append(slices.Clone(a.outside), a.front) {
-			if s != nil {
-				_ = s.listener.Close() // A server that ran has closed it.
-			}
+		if a.front != nil {
+			_ = a.front.listener.Close() // A server that ran has closed it.
 		}
 		if a.broker != nil {
 			errs = append(errs, a.broker.Close())
 		}
-		for _, s := range a.stores {
-			errs = append(errs, s.Close())
+		for _, b := range a.brokers {
+			errs = append(errs, b.Close())
 		}
-		errs = append(errs, a.lock.Unlock())
+		if a.outside != nil {
+			errs = append(errs, a.outside.Close())
+		}
+		for _, s := range append(slices.Collect(maps.Values(a.stores)), a.readers...) {
+			if s != nil {
+				errs = append(errs, s.Close())
+			}
+		}
+		if a.lock != nil {
+			errs = append(errs, a.lock.Unlock())
+		}
 	})
 	return errors.Join(errs...)
 }
 
 func (a *App) metricsHandler() http.Handler {
-	return promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{Registry: a.registry})
+	return promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{Registry: a.registry, ErrorLog: slog.NewLogLogger(a.opts.Logger.Handler(), slog.LevelWarn)})
 }

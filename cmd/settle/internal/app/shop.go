@@ -2,11 +2,10 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,14 +20,13 @@ import (
 	"github.com/settledev/settle/shop/notify"
 	"github.com/settledev/settle/shop/order"
 	"github.com/settledev/settle/shop/payment"
-	"github.com/settledev/settle/shop/pgsim"
 	"github.com/settledev/settle/shop/platform"
-	"github.com/settledev/settle/shop/platformsim"
+	"github.com/settledev/settle/shop/problem"
 	"github.com/settledev/settle/shop/replay"
 	"github.com/settledev/settle/shop/shipping"
 )
 
-// shop are the services.
+// shop are the services of this process; those that run elsewhere are nil.
 type shop struct {
 	order     *order.Service
 	inventory *inventory.Service
@@ -38,121 +36,159 @@ type shop struct {
 	platform  *platform.Service
 	catalog   *catalog.Service
 	gateway   *gateway.Service
+
+	services []*settle.Service       // what each of them is at its core
+	engines  []engine                // what runs of them
+	handlers map[string]http.Handler // what each answers; see gateway.Routes
+	lookups  map[string]http.Handler // what other services may ask, by route
+	letters  map[string]*deadletter.Queue
+	outboxes map[string]relay.Parking
 }
 
-// migrations are the services' own tables.
-func migrations() map[string]fs.FS {
-	return map[string]fs.FS{
-		"order": order.Migrations("sqlite"), "inventory": inventory.Migrations("sqlite"), "payment": payment.Migrations("sqlite"),
-		"shipping": shipping.Migrations("sqlite"), "notify": notify.Migrations("sqlite"), "platform": platform.Migrations("sqlite"),
-		"catalog": catalog.Migrations("sqlite"),
-	}
+type engine struct {
+	name string
+	run  func(context.Context) error
 }
 
-// openOutside starts to listen for the payment gateway and the data platform, each on a port of its own.
-func (a *App) openOutside(ctx context.Context) error {
-	gate, err := listen(ctx, "pgsim", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	a.outside = append(a.outside, gate)
-	if err := pgsim.Migrate(ctx, a.stores["pgsim"]); err != nil {
-		return err
-	}
-	cfg := pgsim.Config{Faults: a.opts.Gateway, WebhookSecret: a.secret, Logger: a.opts.Logger}
-	if !a.opts.NoWebhooks {
-		cfg.WebhookURL = a.front.url() + "/webhooks/payments"
-	}
-	pg, err := pgsim.New(a.stores["pgsim"], cfg)
-	if err != nil {
-		return err
-	}
-	gate.http.Handler, gate.run, a.PgsimURL = pg, pg.Run, gate.url()
-
-	receiver, err := listen(ctx, "platformsim", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	a.outside = append(a.outside, receiver)
-	if err := platformsim.Migrate(ctx, a.stores["platformsim"]); err != nil {
-		return err
-	}
-	plat, err := platformsim.New(a.stores["platformsim"], platformsim.Config{Faults: a.opts.Platform, Logger: a.opts.Logger})
-	if err != nil {
-		return err
-	}
-	receiver.http.Handler, receiver.run, a.PlatURL = plat, plat.Run, receiver.url()
-	return nil
-}
-
-// newShop makes the services. They share nothing but the broker and what is passed here.
+// newShop makes this process's services. They share nothing but the broker and what is passed here.
 func (a *App) newShop() (*shop, error) {
-	s := &shop{}
-	err := a.newParticipants(s)
-	if err != nil {
-		return nil, err
+	s := &shop{
+		handlers: map[string]http.Handler{}, lookups: map[string]http.Handler{},
+		letters: map[string]*deadletter.Queue{}, outboxes: map[string]relay.Parking{},
 	}
-	s.order, err = order.New(a.stores["order"], a.broker, order.Config{
-		Service: a.config("order"), Catalog: products{s.catalog},
-		DelayedAfter: a.opts.PaymentDelayed, ExpiredAfter: a.opts.PaymentExpired, Hooks: a.orderHooks(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	orders, payments, stock := s.order.Handler(), s.payment.Handler(), s.inventory.Handler()
-	letters, parked := map[string]*deadletter.Queue{}, map[string]relay.Parking{}
-	s.gateway, err = gateway.New(a.stores["gateway"], a.broker, gateway.Config{
-		Service: a.config("gateway"), Feed: a.stores["gateway"].Feed(),
-		Order: orders, Payment: payments, Catalog: s.catalog.Handler(),
-		Internal: map[string]http.Handler{
-			"orders": orders, "returns": orders, "stock": stock, "movements": stock,
-			"payments": payments, "refunds": payments, "messages": s.notify.Handler(), "deliveries": s.platform.Handler(),
-		},
-		OperatorToken: a.token, Metrics: a.metricsHandler(), Letters: letters, Outboxes: parked, Ready: a.Ready,
-		Traffic: func(ctx context.Context) (any, error) { return a.Traffic(ctx) },
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, svc := range s.services() {
+	// In this order: who is asked by another one comes first.
+	for _, m := range []struct {
+		name string
+		make func(*shop) (*settle.Service, error)
+	}{
+		{"inventory", a.newInventory},
+		{"catalog", a.newCatalog},
+		{"payment", a.newPayment},
+		{"shipping", a.newShipping},
+		{"notify", a.newNotify},
+		{"platform", a.newPlatform},
+		{"order", a.newOrder},
+		{"gateway", a.newGateway},
+	} {
+		if !slices.Contains(a.opts.Services, m.name) {
+			continue
+		}
+		svc, err := m.make(s)
+		if err != nil {
+			return nil, err
+		}
 		a.metrics.Observe(svc)
+		s.services = append(s.services, svc)
 		if q, ok := svc.Letters(); ok {
-			letters[svc.Name()] = q
+			s.letters[m.name] = q
 		}
-		if p, ok := a.stores[svc.Name()].Outbox().(relay.Parking); ok {
-			parked[svc.Name()] = p
+		if p, ok := a.stores[m.name].Outbox().(relay.Parking); ok {
+			s.outboxes[m.name] = p
 		}
+		run := svc.Run
+		if m.name == "gateway" {
+			run = s.gateway.Run // It serves the feeds too.
+		}
+		s.engines = append(s.engines, engine{m.name, run})
 	}
 	return s, nil
 }
 
-// newParticipants makes the services that an order and its catalogue need.
-func (a *App) newParticipants(s *shop) (err error) {
-	if s.inventory, err = inventory.New(a.stores["inventory"], a.broker, inventory.Config{Service: a.config("inventory")}); err != nil {
-		return err
+func (a *App) newInventory(s *shop) (_ *settle.Service, err error) {
+	if s.inventory, err = inventory.New(a.stores["inventory"], a.brokerOf("inventory"), inventory.Config{Service: a.config("inventory")}); err != nil {
+		return nil, err
 	}
-	s.catalog, err = catalog.New(a.stores["catalog"], a.broker, catalog.Config{
-		Service: a.config("catalog"), Available: s.inventory.Available,
-	})
-	if err != nil {
-		return err
+	s.handlers["inventory"], s.lookups[inventory.LookupRoute] = s.inventory.Handler(), s.inventory.Lookup()
+	return s.inventory.Service, nil
+}
+
+func (a *App) newCatalog(s *shop) (_ *settle.Service, err error) {
+	cfg := catalog.Config{Service: a.config("catalog")}
+	switch p := a.peers["inventory"]; {
+	case s.inventory != nil:
+		cfg.Available = s.inventory.Available
+	case p != nil:
+		cfg.Available = inventory.NewClient(peerClient(p), "http://inventory", a.token).Available
 	}
-	s.payment, err = payment.New(a.stores["payment"], a.broker, payment.Config{
+	if s.catalog, err = catalog.New(a.stores["catalog"], a.brokerOf("catalog"), cfg); err != nil {
+		return nil, err
+	}
+	s.handlers["catalog"], s.lookups[catalog.LookupRoute] = s.catalog.Handler(), s.catalog.Lookup()
+	return s.catalog.Service, nil
+}
+
+func (a *App) newPayment(s *shop) (_ *settle.Service, err error) {
+	if s.payment, err = payment.New(a.stores["payment"], a.brokerOf("payment"), payment.Config{
 		Service: a.config("payment"), GatewayURL: a.PgsimURL, WebhookSecret: a.secret,
+	}); err != nil {
+		return nil, err
+	}
+	s.handlers["payment"] = s.payment.Handler()
+	return s.payment.Service, nil
+}
+
+func (a *App) newShipping(s *shop) (_ *settle.Service, err error) {
+	cfg := shipping.Config{Service: a.config("shipping"), Delay: a.opts.ShipDelay}
+	if s.shipping, err = shipping.New(a.stores["shipping"], a.brokerOf("shipping"), cfg); err != nil {
+		return nil, err
+	}
+	return s.shipping.Service, nil
+}
+
+func (a *App) newNotify(s *shop) (_ *settle.Service, err error) {
+	if s.notify, err = notify.New(a.stores["notify"], a.brokerOf("notify"), notify.Config{Service: a.config("notify"), PlatformURL: a.PlatURL}); err != nil {
+		return nil, err
+	}
+	s.handlers["notify"] = s.notify.Handler()
+	return s.notify.Service, nil
+}
+
+func (a *App) newPlatform(s *shop) (_ *settle.Service, err error) {
+	cfg := platform.Config{Service: a.config("platform"), PlatformURL: a.PlatURL}
+	if s.platform, err = platform.New(a.stores["platform"], a.brokerOf("platform"), cfg); err != nil {
+		return nil, err
+	}
+	s.handlers["platform"] = s.platform.Handler()
+	return s.platform.Service, nil
+}
+
+func (a *App) newOrder(s *shop) (_ *settle.Service, err error) {
+	var known asker
+	if s.catalog != nil {
+		known = s.catalog
+	} else {
+		known = catalog.NewClient(peerClient(a.peers["catalog"]), "http://catalog", a.token)
+	}
+	if s.order, err = order.New(a.stores["order"], a.brokerOf("order"), order.Config{
+		Service: a.config("order"), Catalog: products{known},
+		DelayedAfter: a.opts.PaymentDelayed, ExpiredAfter: a.opts.PaymentExpired, Hooks: a.orderHooks(),
+	}); err != nil {
+		return nil, err
+	}
+	s.handlers["order"] = s.order.Handler()
+	return s.order.Service, nil
+}
+
+func (a *App) newGateway(s *shop) (_ *settle.Service, err error) {
+	if s.gateway, err = gateway.New(a.stores["gateway"], a.brokerOf("gateway"), gateway.Config{
+		Service: a.config("gateway"), Feed: a.stores["gateway"].Feed(),
+		Services: s.handlers, Peers: a.peers, Lookups: s.lookups, Letters: s.letters, Outboxes: s.outboxes,
+		OperatorToken: a.token, Metrics: a.metricsHandler(), Ready: a.Ready, Traffic: a.Traffic,
+	}); err != nil {
+		return nil, err
+	}
+	return s.gateway.Service, nil
+}
+
+// frontHandler is what the process serves: the gateway, or else its own services' routes.
+func (a *App) frontHandler() http.Handler {
+	if g := a.shop.gateway; g != nil {
+		return g.Handler()
+	}
+	return gateway.NewNode(gateway.NodeConfig{
+		Services: a.shop.handlers, Lookups: a.shop.lookups, Letters: a.shop.letters, Outboxes: a.shop.outboxes,
+		OperatorToken: a.token, Metrics: a.metricsHandler(), Ready: a.Ready, Traffic: a.Traffic, Logger: a.opts.Logger,
 	})
-	if err != nil {
-		return err
-	}
-	s.shipping, err = shipping.New(a.stores["shipping"], a.broker, shipping.Config{Service: a.config("shipping"), Delay: a.opts.ShipDelay})
-	if err != nil {
-		return err
-	}
-	s.notify, err = notify.New(a.stores["notify"], a.broker, notify.Config{Service: a.config("notify"), PlatformURL: a.PlatURL})
-	if err != nil {
-		return err
-	}
-	s.platform, err = platform.New(a.stores["platform"], a.broker, platform.Config{Service: a.config("platform"), PlatformURL: a.PlatURL})
-	return err
 }
 
 // orderHooks measures whole orders, from acceptance to their end: what a customer waits for.
@@ -176,39 +212,29 @@ func (a *App) orderHooks() order.Hooks {
 	}
 }
 
-// services are what every service is at its core.
-func (s *shop) services() []*settle.Service {
-	return []*settle.Service{
-		s.order.Service, s.inventory.Service, s.payment.Service, s.shipping.Service,
-		s.notify.Service, s.platform.Service, s.catalog.Service, s.gateway.Service,
-	}
+// lookupTimeout bounds what one service asks another one within a request.
+const lookupTimeout = 5 * time.Second
+
+func peerClient(p *gateway.Peer) *http.Client {
+	return &http.Client{Transport: p, Timeout: lookupTimeout}
 }
 
-type engine struct {
-	name string
-	run  func(context.Context) error
-}
-
-// engines returns what runs of the named services.
-func (s *shop) engines(names []string) []engine {
-	var all []engine
-	for _, svc := range s.services() {
-		switch {
-		case !slices.Contains(names, svc.Name()):
-		case svc.Name() == "gateway":
-			all = append(all, engine{"gateway", s.gateway.Run}) // It serves the feeds too.
-		default:
-			all = append(all, engine{svc.Name(), svc.Run})
-		}
-	}
-	return all
+// asker is the catalogue, here or in another process.
+type asker interface {
+	Products(ctx context.Context, ids []string) (map[string]catalog.Product, error)
 }
 
 // products lets the order service ask the catalogue.
-type products struct{ catalog *catalog.Service }
+type products struct{ catalog asker }
 
 func (p products) Products(ctx context.Context, ids []string) (map[string]order.Product, error) {
 	found, err := p.catalog.Products(ctx, ids)
+	if errors.Is(err, gateway.ErrUnreachable) {
+		away := problem.New(http.StatusServiceUnavailable, "service-unreachable", "A service cannot be reached",
+			"The catalogue is away, and nothing was done: try again.", map[string]any{"service": "catalog"})
+		away.RetryAfter = time.Second
+		return nil, away
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +245,8 @@ func (p products) Products(ctx context.Context, ids []string) (map[string]order.
 	return all, nil
 }
 
-// Seed gives the catalogue its products and the inventory the stock that the file's orders need, once.
+// Seed gives the catalogue its products and the inventory the stock that the file's orders need, once, as
+// far as these services are here.
 func (a *App) Seed(ctx context.Context, file *replay.File, stockPercent int64) error {
 	return a.seed(ctx, file, file.Stock(stockPercent))
 }
@@ -234,90 +261,25 @@ func (a *App) SeedStock(ctx context.Context, file *replay.File, units int64) err
 }
 
 func (a *App) seed(ctx context.Context, file *replay.File, stock map[string]int64) error {
-	list := make([]catalog.Product, 0, len(file.Products))
-	for _, p := range file.Products {
-		price, err := contract.ParsePrice(p.Price)
-		if err != nil {
-			return fmt.Errorf("product %s: %w", p.Code, err)
-		}
-		name := p.Name
-		if name == "" {
-			name = p.Code
-		}
-		list = append(list, catalog.Product{ID: p.Code, Name: name, Price: price, Currency: contract.GBP})
-	}
-	if err := a.shop.catalog.Seed(ctx, list); err != nil {
-		return err
-	}
-	return a.shop.inventory.Seed(ctx, stock)
-}
-
-// traffic counts what this process has handled; what outlives it is read from the stores.
-type traffic struct {
-	handled    atomic.Int64
-	duplicates atomic.Int64
-}
-
-// Traffic says how much is on its way.
-func (a *App) Traffic(ctx context.Context) (replay.Traffic, error) {
-	t := replay.Traffic{Handled: a.traffic.handled.Load(), Duplicates: a.traffic.duplicates.Load()}
-	for _, svc := range a.shop.services() {
-		stats, err := svc.Stats(ctx)
-		if err != nil {
-			return t, err
-		}
-		t.Emitted += stats.Outbox.Sent + stats.Outbox.Pending
-		t.Published += stats.Outbox.Sent
-		t.Unpublished += stats.Outbox.Pending
-		t.Parked += stats.Outbox.Parked
-		t.Timers += stats.Timers
-		for _, g := range stats.Groups {
-			t.Lag += g.Lag
-			for state, n := range g.Letters {
-				if state == deadletter.StateRetrying {
-					t.Retrying += n
-				}
-				t.Parked += n
+	if a.shop.catalog != nil {
+		list := make([]catalog.Product, 0, len(file.Products))
+		for _, p := range file.Products {
+			price, err := contract.ParsePrice(p.Price)
+			if err != nil {
+				return fmt.Errorf("product %s: %w", p.Code, err)
 			}
+			name := p.Name
+			if name == "" {
+				name = p.Code
+			}
+			list = append(list, catalog.Product{ID: p.Code, Name: name, Price: price, Currency: contract.GBP})
 		}
-		for _, c := range stats.Calls {
-			t.CallsPending += c.Count
-		}
-	}
-	return t, nil
-}
-
-// WaitReady waits until every service reads its partitions.
-func (a *App) WaitReady(ctx context.Context) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if a.Ready(ctx) == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
-}
-
-// Ready reports why the shop cannot take work yet.
-func (a *App) Ready(ctx context.Context) error {
-	for _, svc := range a.shop.services() {
-		if !slices.Contains(a.opts.Services, svc.Name()) {
-			continue
-		}
-		stats, err := svc.Stats(ctx)
-		if err != nil {
+		if err := a.shop.catalog.Seed(ctx, list); err != nil {
 			return err
 		}
-		for _, g := range stats.Groups {
-			if len(g.Partitions) == 0 {
-				return fmt.Errorf("group %s has no partition yet", g.Group)
-			}
-		}
 	}
-	return nil
+	if a.shop.inventory == nil {
+		return nil
+	}
+	return a.shop.inventory.Seed(ctx, stock)
 }
