@@ -13,10 +13,10 @@ GOFUMPT := bin/tools/gofumpt-0.12.0
 MODULES := . driver shop cmd/settle test
 ALL     := $(MODULES:%=./%/...)
 
-.PHONY: help build demo test test-fast race fuzz bench crash cover lint fmt tidy check tools
+.PHONY: help build demo test services-setup services-up services-down test-fast race fuzz bench crash cover lint fmt tidy check tools
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' Makefile
 
 build: ## build bin/settle
 	go build -o bin/settle ./cmd/settle
@@ -24,15 +24,23 @@ build: ## build bin/settle
 demo: build ## run the whole system in one process; ARGS="..." is passed on
 	bin/settle demo $(ARGS)
 
-test: ## run every test; installs what is missing, fails rather than skips
-	scripts/test-setup.sh
+test: services-setup ## run every test; installs what is missing, fails rather than skips
 	go test -count=1 -timeout 30m work
+
+services-setup: ## install the servers that the tests start, and a browser
+	scripts/test-setup.sh
+
+services-up: ## start servers that stay, and print their URLs for a shell; ARGS="kafka ..." names them
+	@go run ./test/services up $(ARGS)
+
+services-down: ## stop them
+	@go run ./test/services down $(ARGS)
 
 test-fast: ## run every test that needs no server and no browser
 	go test -short work
 
 race: ## the fast tests under the race detector
-	go test -race -short -timeout 30m work
+	go test -race -short -timeout 20m work
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	scripts/fuzz.sh $(FUZZTIME)

@@ -65,8 +65,8 @@ func Main(m *testing.M) int {
 func Shared(tb testing.TB, kind Kind) string {
 	tb.Helper()
 	skipShort(tb, kind)
-	if url := os.Getenv(variable(kind)); url != "" {
-		return url
+	if name := launch.Variable(kind); name != "" && os.Getenv(name) != "" {
+		return os.Getenv(name)
 	}
 	var options Options
 	switch kind {
@@ -74,6 +74,7 @@ func Shared(tb testing.TB, kind Kind) string {
 		options.Upstream = Shared(tb, Postgres)
 	case Connect:
 		options.Upstream = Shared(tb, Kafka)
+	default:
 	}
 	s := own.sharedOf(kind)
 	s.once.Do(func() {
@@ -87,25 +88,6 @@ func Shared(tb testing.TB, kind Kind) string {
 		tb.Fatalf("server: %v", s.err)
 	}
 	return s.url
-}
-
-// variable names where the environment gives a server's URL.
-func variable(kind Kind) string {
-	switch kind {
-	case Postgres:
-		return "SETTLE_TEST_POSTGRES_URL"
-	case MariaDB:
-		return "SETTLE_TEST_MYSQL_URL"
-	case Redis:
-		return "SETTLE_TEST_REDIS_URL"
-	case NATS:
-		return "SETTLE_TEST_NATS_URL"
-	case Kafka:
-		return "SETTLE_TEST_KAFKA_URL"
-	case Rabbit:
-		return "SETTLE_TEST_RABBIT_URL"
-	}
-	return ""
 }
 
 // Start starts a private server, which the test may kill, pause and start again. It ends with the test.

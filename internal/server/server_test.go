@@ -2,16 +2,21 @@ package server_test
 
 import (
 	"bufio"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/settledev/settle/internal/server"
+	"github.com/settledev/settle/internal/server/launch"
 )
 
 func TestMain(m *testing.M) { os.Exit(server.Main(m)) }
@@ -31,6 +36,7 @@ func TestLife(t *testing.T) {
 				options.Upstream = server.Shared(t, server.Postgres)
 			case server.Connect:
 				options.Upstream = server.Shared(t, server.Kafka)
+			default:
 			}
 			start := time.Now()
 			s := server.Start(t, kind, options)
@@ -176,5 +182,156 @@ func TestConnectREST(t *testing.T) {
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		t.Errorf("got %s", response.Status)
+	}
+}
+
+// TestTLSAndUsers speaks enough of the protocol of NATS to be let in, and to be refused.
+func TestTLSAndUsers(t *testing.T) {
+	t.Parallel()
+	s := server.Start(t, server.NATS, server.Options{TLS: true, Users: map[string]string{"ann": "secret"}})
+	pem, err := os.ReadFile(s.CAFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		t.Fatalf("no certificate in %s", s.CAFile())
+	}
+	for password, want := range map[string]string{"secret": "PONG", "wrong": "-ERR"} {
+		raw, err := net.Dial("tcp", first(t, s.URL()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+		// The server speaks first, in the clear, and then wants TLS.
+		if _, err := bufio.NewReaderSize(raw, 16).ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		conn := tls.Client(raw, &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"})
+		connect := fmt.Sprintf(`CONNECT {"user":"ann","pass":%q,"verbose":false}`, password)
+		if _, err := fmt.Fprintf(conn, "%s\r\nPING\r\n", connect); err != nil {
+			t.Fatal(err)
+		}
+		got, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(got, want) {
+			t.Errorf("password %q: got %q, want %s", password, got, want)
+		}
+	}
+}
+
+// childVariable has this test binary start servers, print their URLs and wait to be killed.
+const childVariable = "SETTLE_TEST_SERVER_CHILD"
+
+// TestDeath kills a test binary, as a timeout of go test does, and expects its servers to be gone.
+func TestDeath(t *testing.T) {
+	kinds := []server.Kind{server.Postgres, server.MariaDB, server.Redis, server.NATS, server.Rabbit}
+	if os.Getenv(childVariable) != "" {
+		for _, kind := range kinds {
+			fmt.Println(server.Shared(t, kind))
+		}
+		select {}
+	}
+	if testing.Short() {
+		t.Skip("starts real servers")
+	}
+	t.Parallel()
+	temp := t.TempDir()
+	if err := os.Chmod(temp, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Dir(temp), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDeath$", "-test.timeout=2m")
+	child.Env = append(os.Environ(), childVariable+"=1", "TMPDIR="+temp)
+	child.Stderr = os.Stderr
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for scanner := bufio.NewScanner(out); len(lines) < len(kinds) && scanner.Scan(); {
+		lines = append(lines, scanner.Text())
+		alive(t, first(t, scanner.Text()))
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait() // killed, as it says
+	if len(lines) < len(kinds) {
+		t.Fatalf("it started %q only", lines)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		left := runningIn(t, temp)
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still running: %q", left)
+		}
+	}
+	for _, line := range lines {
+		dead(t, first(t, line))
+	}
+}
+
+// runningIn lists the processes that work in a directory or below: the commands of our servers.
+func runningIn(t *testing.T, dir string) []string {
+	t.Helper()
+	links, err := filepath.Glob("/proc/[0-9]*/cwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var commands []string
+	for _, link := range links {
+		if cwd, err := os.Readlink(link); err == nil && strings.HasPrefix(cwd, dir) {
+			command, err := os.ReadFile(filepath.Join(filepath.Dir(link), "cmdline"))
+			if err == nil {
+				commands = append(commands, strings.ReplaceAll(string(command), "\x00", " "))
+			}
+		}
+	}
+	return commands
+}
+
+func TestRefusals(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a short run skips before it refuses")
+	}
+	tests := []struct {
+		name    string
+		kind    server.Kind
+		options server.Options
+		cache   string
+		want    string
+	}{
+		{"no such kind", "oracle", server.Options{}, "", "no such kind"},
+		{"no upstream", server.PgBouncer, server.Options{}, "", "no postgres:// URL"},
+		{"not installed", server.NATS, server.Options{}, t.TempDir(), "make services-setup"},
+		{"bad setting", server.Redis, server.Options{Settings: map[string]string{"no-such": "1"}}, "", "no-such"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv("SETTLE_CACHE", tt.cache)
+			launcher, err := launch.New(launch.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer launcher.Close()
+			start := time.Now()
+			_, err = launcher.Start(t.Context(), tt.kind, tt.options)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want an error with %q", err, tt.want)
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("it took %s to refuse", took)
+			}
+		})
 	}
 }

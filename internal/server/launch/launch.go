@@ -34,6 +34,27 @@ func Kinds() []Kind {
 	}
 }
 
+// Variable returns the name of the environment variable by which tests are given the URL of a server that
+// runs already, or nothing for a kind that they always start themselves.
+func Variable(kind Kind) string {
+	switch kind {
+	case Postgres:
+		return "SETTLE_TEST_POSTGRES_URL"
+	case MariaDB:
+		return "SETTLE_TEST_MYSQL_URL"
+	case Redis:
+		return "SETTLE_TEST_REDIS_URL"
+	case NATS:
+		return "SETTLE_TEST_NATS_URL"
+	case Kafka:
+		return "SETTLE_TEST_KAFKA_URL"
+	case Rabbit:
+		return "SETTLE_TEST_RABBIT_URL"
+	default:
+		return ""
+	}
+}
+
 // Options of one server.
 type Options struct {
 	// Settings go to the server as they are, by its own names: max_slot_wal_keep_size of PostgreSQL,

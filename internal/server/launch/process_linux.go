@@ -200,6 +200,34 @@ func resume(p *process) error {
 	return syscall.Kill(p.cmd.Process.Pid, syscall.SIGCONT)
 }
 
+// memory sums the proportional set sizes of the process and all below it.
+func (p *process) memory() (int64, error) {
+	pids := []int{p.cmd.Process.Pid}
+	for _, id := range descendants(p.cmd.Process.Pid) {
+		pids = append(pids, id.pid)
+	}
+	var total int64
+	for _, pid := range pids {
+		text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"))
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // it just ended
+		}
+		if err != nil {
+			return 0, err
+		}
+		for line := range strings.Lines(string(text)) {
+			if size, ok := strings.CutPrefix(line, "Pss:"); ok {
+				kilobytes, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(size), " kB"), 10, 64)
+				if err != nil {
+					return 0, err
+				}
+				total += kilobytes << 10
+			}
+		}
+	}
+	return total, nil
+}
+
 // identity tells a process from a later one of the same number.
 type identity struct {
 	pid     int

@@ -29,6 +29,7 @@ func (*Launcher) spawn(command, string, string) (*process, error) { return nil, 
 func (*process) ended() bool                        { return true }
 func (*process) stop(syscall.Signal, time.Duration) {}
 func (*process) kill() error                        { return nil }
+func (*process) memory() (int64, error)             { return 0, errUnsupported }
 
 func pause(*process) error { return errUnsupported }
 

@@ -16,6 +16,7 @@ import (
 const (
 	readyTimeout = time.Minute
 	stopTimeout  = 30 * time.Second
+	closeTimeout = 2 * time.Second
 	probePause   = 20 * time.Millisecond
 	logTailBytes = 4096
 )
@@ -47,6 +48,8 @@ type node struct {
 	// stopSignal asks for an orderly end; stopTimeout is the node's own, where it is known to hang.
 	stopSignal  syscall.Signal
 	stopTimeout time.Duration
+	// closeSignal has it end at once but release what the kernel would keep for it. Default SIGKILL.
+	closeSignal syscall.Signal
 
 	running []*process
 }
@@ -153,6 +156,23 @@ func (s *Server) signal(signal func(*process) error) error {
 	return err
 }
 
+// Memory returns how many bytes its processes have in RAM; what they share is counted once.
+func (s *Server) Memory() (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var total int64
+	for _, n := range s.nodes {
+		for _, p := range n.running {
+			bytes, err := p.memory()
+			if err != nil {
+				return 0, err
+			}
+			total += bytes
+		}
+	}
+	return total, nil
+}
+
 // Wipe deletes the data of a stopped server. The next Restart finds nothing.
 func (s *Server) Wipe() error {
 	s.mu.Lock()
@@ -172,7 +192,13 @@ func (s *Server) Wipe() error {
 func (s *Server) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.kill()
+	var err error
+	for _, n := range s.nodes {
+		if n.closeSignal != 0 {
+			err = errors.Join(err, n.end(n.closeSignal, closeTimeout))
+		}
+	}
+	err = errors.Join(err, s.kill())
 	for _, p := range s.ports {
 		p.release()
 	}
@@ -255,14 +281,22 @@ func (n *node) kill() error {
 	return err
 }
 
-// stop ends the main process in order. The helper has nothing to lose.
 func (n *node) stop() error {
-	if len(n.running) > 0 {
-		timeout := n.stopTimeout
-		if timeout == 0 {
-			timeout = stopTimeout
+	timeout := n.stopTimeout
+	if timeout == 0 {
+		timeout = stopTimeout
+	}
+	return n.end(n.stopSignal, timeout)
+}
+
+// end asks the main process to end, and then kills. The helper has nothing to lose.
+func (n *node) end(signal syscall.Signal, timeout time.Duration) error {
+	if n.alive() {
+		main := n.running[len(n.running)-1]
+		if err := resume(main); err != nil { // a paused one would not hear
+			return err
 		}
-		n.running[len(n.running)-1].stop(n.stopSignal, timeout)
+		main.stop(signal, timeout)
 	}
 	return n.kill()
 }

@@ -47,6 +47,8 @@ func (s *Server) planPostgres() error {
 		},
 		ready:      func(ctx context.Context) error { return probePostgres(ctx, ports[0]) },
 		stopSignal: syscall.SIGINT, // "fast": it does not wait for clients to leave
+		// "Immediate": as good as killed, but its segment of shared memory goes with it.
+		closeSignal: syscall.SIGQUIT,
 	}}
 	s.url = fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable", address(ports[0]))
 	return nil
