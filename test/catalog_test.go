@@ -74,6 +74,8 @@ func TestCatalogSearch(t *testing.T) {
 			"%":              "10100",
 			"_":              "10100",
 			`\`:              "10102",
+			"!":              "", // The escape character of the pattern.
+			"100!%":          "",
 			"café":           "10102",
 			"CAFÉ":           "10102",
 			"crème":          "10102",

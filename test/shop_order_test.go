@@ -360,6 +360,11 @@ func TestOrderRefusals(t *testing.T) {
 			{"too large", "/orders", `{"customerId":"` + strings.Repeat("x", order.BodyBytesMax) + `"}`, 413, "body-too-large"},
 			{"too many units", "/orders", `{"items":[{"productId":"10001","quantity":1000000001}]}`, 422, "amount-out-of-range"},
 			{"customer too long", "/orders", `{"customerId":"` + strings.Repeat("x", 200) + `","items":[` + item + `]}`, 422, "customer-too-long"},
+			{"customer that is no text", "/orders", `{"customerId":"a\u0000","items":[` + item + `]}`, 400, "malformed-json"},
+			{"reference that is no text", "/import/orders", `{"reference":"a\u0000","items":[` + item + `]}`, 400, "malformed-json"},
+			{"return of an order that is no text", "/returns", `{"orderId":"a\u0000","items":[` + item + `]}`, 404, "unknown-order"},
+			{"cancel of an order that is no text", "/orders/a%00/cancel", ``, 404, "unknown-order"},
+			{"cancel of an order that is no UTF-8", "/orders/a%ff/cancel", ``, 404, "unknown-order"},
 			{"import without reference", "/import/orders", `{"items":[` + item + `]}`, 422, "reference-missing"},
 			{"price before product", "/import/orders", `{"reference":"r","items":[{"productId":"x","quantity":1},{"productId":"10001","quantity":1,"unitPrice":"-0.01"}]}`, 422, "price-negative"},
 			{"quantity before price", "/import/orders", `{"reference":"r","items":[{"productId":"10001","quantity":1,"unitPrice":-1},{"productId":"10001","quantity":-1}]}`, 422, "quantity-not-positive"},
@@ -510,6 +515,11 @@ func TestOrderPages(t *testing.T) {
 		r.must(http.StatusBadRequest, "GET", "/customers/c1/orders?after=x", "")
 		r.must(http.StatusBadRequest, "GET", fmt.Sprintf("/internal/orders?limit=%d", page.LimitMax+1), "")
 		r.must(http.StatusNotFound, "GET", "/orders/none", "")
+		r.must(http.StatusNotFound, "GET", "/orders/a%00", "")
+		r.must(http.StatusBadRequest, "GET", "/internal/orders?after=a%00", "")
+		if got := walk("/customers/c%ff/orders"); len(got) != 0 {
+			r.t.Errorf("orders of no text: %v", got)
+		}
 	})
 }
 

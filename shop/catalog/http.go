@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"unicode/utf8"
 
 	"github.com/settledev/settle/shop/contract"
 	"github.com/settledev/settle/shop/page"
@@ -48,7 +47,7 @@ func (s *Service) Handler() http.Handler {
 func (s *Service) list(w http.ResponseWriter, r *http.Request) {
 	ask, err := page.Parse(r)
 	query := r.URL.Query().Get("query")
-	if err == nil && (len(query) > queryBytesMax || !utf8.ValidString(query)) {
+	if err == nil && (len(query) > queryBytesMax || !contract.IsName(query)) {
 		err = errors.New("query is longer than 100 bytes, or no text")
 	}
 	if err != nil {
@@ -93,7 +92,11 @@ func (s *Service) found(ctx context.Context, ask page.Ask, query string, inStock
 }
 
 func (s *Service) show(w http.ResponseWriter, r *http.Request) {
-	items, err := s.items(r.Context(), s.q.selectProduct, r.PathValue("id"))
+	var items []Item
+	var err error
+	if id := r.PathValue("id"); contract.IsName(id) {
+		items, err = s.items(r.Context(), s.q.selectProduct, id)
+	}
 	if err == nil && len(items) == 0 {
 		err = ErrUnknownProduct
 	}
@@ -137,11 +140,16 @@ func scanItem(rows txn.Rows) (i Item, err error) {
 
 // act serves what a person does with a product.
 func (s *Service) act(w http.ResponseWriter, r *http.Request, user string, do func(ctx context.Context, id, user string) error, status int) {
-	if len(user) > userBytesMax || !utf8.ValidString(user) {
+	if len(user) > userBytesMax || !contract.IsName(user) {
 		problem.Write(w, http.StatusBadRequest, "bad-user", "The user's name is longer than 64 bytes, or no text", "", nil)
 		return
 	}
-	if err := do(r.Context(), r.PathValue("id"), user); err != nil {
+	id := r.PathValue("id")
+	err := ErrUnknownProduct
+	if contract.IsName(id) {
+		err = do(r.Context(), id, user)
+	}
+	if err != nil {
 		s.fail(w, err)
 		return
 	}

@@ -121,7 +121,7 @@ func (s *Service) Products(ctx context.Context, ids []string) (map[string]Produc
 	for _, id := range ids {
 		if p, ok := s.known[id]; ok {
 			found[id] = p
-		} else {
+		} else if contract.IsName(id) {
 			missing = append(missing, id)
 		}
 	}

@@ -213,6 +213,9 @@ func (s *Service) Cancel(ctx context.Context, id string) (c CancelAsked, err err
 }
 
 func (s *Service) cancel(ctx context.Context, tx *txn.Tx, id string) (CancelAsked, error) {
+	if !contract.IsName(id) {
+		return CancelAsked{}, unknownOrder(id)
+	}
 	r, err := s.load(ctx, tx, id)
 	if err != nil {
 		if errors.Is(err, errUnknownOrder) {

@@ -192,6 +192,10 @@ func (s *Service) postImportReturn(ctx context.Context, _ *http.Request, q impor
 // answer under the request's idempotency key.
 func post[Q any](s *Service, check func(context.Context, *http.Request, Q) (hop, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		if !contract.IsName(r.URL.Path) { // It is part of what an answer is kept under.
+			s.refuse(w, r, unknownOrder(r.URL.Path))
+			return
+		}
 		body, err := readBody(w, r)
 		if err != nil {
 			s.refuse(w, r, err)

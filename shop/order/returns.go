@@ -101,6 +101,9 @@ func (s *Service) checkImportReturn(ctx context.Context, c ImportReturn) (a acce
 
 // returnOf checks a return against what was shipped and not yet returned, and stores it.
 func (s *Service) returnOf(ctx context.Context, tx *txn.Tx, id string, c Return) (Returned, error) {
+	if !contract.IsName(c.OrderID) {
+		return Returned{}, unknownOrder(c.OrderID)
+	}
 	a := acceptedReturn{id: id, order: c.OrderID}
 	var currency, linesJSON string
 	var total, returned, version int64

@@ -132,6 +132,8 @@ func checkNames(customer, reference string) (string, error) {
 		return "", refuse("customer-too-long", "The customer's id is too long", "%d bytes, %d allowed", len(customer), CustomerBytesMax)
 	case len(reference) > ReferenceBytesMax:
 		return "", refuse("reference-too-long", "The reference is too long", "%d bytes, %d allowed", len(reference), ReferenceBytesMax)
+	case !contract.IsName(customer) || !contract.IsName(reference):
+		return "", malformed("the customer's id and the reference are text without zero bytes")
 	case customer == "":
 		return Guest, nil
 	}

@@ -117,6 +117,9 @@ func scanReturn(rows txn.Rows) (v ReturnView, err error) {
 
 // View returns an order with its lines and returns; a [problem.Problem] unknown-order when there is none.
 func (s *Service) View(ctx context.Context, id string) (View, error) {
+	if !contract.IsName(id) {
+		return View{}, unknownOrder(id)
+	}
 	found, err := page.Select(ctx, s.read, s.q.viewOrder, []any{id}, scanView)
 	switch {
 	case err != nil:
@@ -148,6 +151,9 @@ var errCursor = errors.New("after is not the next of a page")
 
 // CustomerOrders returns a page of a customer's orders, the newest first, without their lines.
 func (s *Service) CustomerOrders(ctx context.Context, customer string, ask page.Ask) (page.Page[View], error) {
+	if !contract.IsName(customer) {
+		return page.New[View](ask, nil, nil), nil
+	}
 	before, id := int64(math.MaxInt64), ""
 	if ask.After != "" {
 		at, rest, ok := strings.Cut(ask.After, ".")

@@ -4,9 +4,12 @@ package page
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
+
+	"github.com/settledev/settle/shop/contract"
 )
 
 // Limits of a page.
@@ -30,6 +33,9 @@ type Ask struct {
 // Parse reads the query parameters after and limit.
 func Parse(r *http.Request) (Ask, error) {
 	a := Ask{After: r.URL.Query().Get("after"), Limit: LimitDefault}
+	if !contract.IsName(a.After) {
+		return a, errors.New("after is no text")
+	}
 	if s := r.URL.Query().Get("limit"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 || n > LimitMax {

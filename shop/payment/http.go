@@ -78,7 +78,7 @@ func (s *Service) webhook(w http.ResponseWriter, r *http.Request) {
 			Reference string `json:"reference"`
 		} `json:"data"`
 	}
-	if err := json.Unmarshal(body, &hint); err != nil || hint.Data.Reference == "" {
+	if err := json.Unmarshal(body, &hint); err != nil || hint.Data.Reference == "" || !contract.IsName(hint.Data.Reference) {
 		problem.Write(w, http.StatusBadRequest, "malformed-json", "The webhook names no reference", "", nil)
 		return
 	}

@@ -1,13 +1,23 @@
 package dialects_test
 
 import (
+	"context"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/settledev/settle"
 	"github.com/settledev/settle/internal/statement"
+	"github.com/settledev/settle/memory"
+	"github.com/settledev/settle/shop/catalog"
+	"github.com/settledev/settle/shop/inventory"
+	"github.com/settledev/settle/shop/notify"
+	"github.com/settledev/settle/shop/order"
+	"github.com/settledev/settle/shop/payment"
+	"github.com/settledev/settle/shop/platform"
+	"github.com/settledev/settle/shop/shipping"
 )
 
 var (
@@ -55,6 +65,41 @@ func TestSameStatements(t *testing.T) {
 			t.Errorf("mysql: %s hides faults, or needs MariaDB: %s", name, text)
 		}
 	}
+}
+
+// speaks is a store of a dialect.
+type speaks struct {
+	settle.Store
+	dialect string
+}
+
+func (s speaks) Dialect() string { return s.dialect }
+
+// TestNew proves that every service finds all its statements in every dialect, uses each of them, and is
+// refused in a dialect that it has no files for.
+func TestNew(t *testing.T) {
+	for _, dialect := range []string{statement.SQLite, statement.Postgres, statement.MySQL, "oracle"} {
+		store := speaks{memory.New(), dialect}
+		for name, fresh := range map[string]func() error{
+			"catalog":   func() error { _, err := catalog.New(store, nil, catalog.Config{}); return err },
+			"inventory": func() error { _, err := inventory.New(store, nil, inventory.Config{}); return err },
+			"notify":    func() error { _, err := notify.New(store, nil, notify.Config{}); return err },
+			"order":     func() error { _, err := order.New(store, nil, order.Config{Catalog: noCatalog{}}); return err },
+			"payment":   func() error { _, err := payment.New(store, nil, payment.Config{}); return err },
+			"platform":  func() error { _, err := platform.New(store, nil, platform.Config{}); return err },
+			"shipping":  func() error { _, err := shipping.New(store, nil, shipping.Config{}); return err },
+		} {
+			if err := fresh(); (err != nil) != (dialect == "oracle") {
+				t.Errorf("%s on %s: %v", name, dialect, err)
+			}
+		}
+	}
+}
+
+type noCatalog struct{}
+
+func (noCatalog) Products(context.Context, []string) (map[string]order.Product, error) {
+	return nil, nil
 }
 
 // TestPrepare proves that every database accepts every statement.

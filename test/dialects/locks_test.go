@@ -61,13 +61,13 @@ func TestOneInsertWins(t *testing.T) {
 					return result{rows: n, err: err}
 				}
 				for _, how := range []string{"ROLLBACK", "COMMIT"} {
-					a.begin(t)
-					b.begin(t)
+					a.control(t, "BEGIN")
+					b.control(t, "BEGIN")
 					if r := insert(a); r.err != nil || r.rows != 1 {
 						t.Fatalf("first: %+v", r)
 					}
 					second := beside(t, func() result { return insert(b) })
-					a.end(t, how)
+					a.control(t, how)
 					r := <-second
 					if won := r.rows == 1; r.err != nil || won != (how == "ROLLBACK") {
 						t.Errorf("second, after the first's %s: %+v", how, r)
@@ -78,7 +78,7 @@ func TestOneInsertWins(t *testing.T) {
 							t.Errorf("the loser finds %q, %v, want %q", got, err, arbiter.lock.want)
 						}
 					}
-					b.end(t, "ROLLBACK")
+					b.control(t, "ROLLBACK")
 				}
 			})
 		}
@@ -118,8 +118,8 @@ func TestLocks(t *testing.T) {
 					text, err := s.query(t.Context(), texts[c.lock.name], c.lock.args...)
 					return result{text: text, err: err}
 				}
-				a.begin(t)
-				b.begin(t)
+				a.control(t, "BEGIN")
+				b.control(t, "BEGIN")
 				if r := lock(a); r.err != nil || r.text == "" {
 					t.Fatalf("first: %+v", r)
 				}
@@ -127,11 +127,11 @@ func TestLocks(t *testing.T) {
 				if n, err := a.exec(t.Context(), texts[c.change.name], c.change.args...); err != nil || n != 1 {
 					t.Errorf("change: %d rows, %v", n, err)
 				}
-				a.end(t, "COMMIT")
+				a.control(t, "COMMIT")
 				if r := <-second; r.err != nil || r.text != c.lock.want {
 					t.Errorf("second: %+v, want %v", r, c.lock.want)
 				}
-				b.end(t, "COMMIT")
+				b.control(t, "COMMIT")
 			})
 		}
 	})
@@ -166,7 +166,7 @@ func TestHotRows(t *testing.T) {
 					return n
 				}
 				for round := range rounds {
-					s.begin(t)
+					s.control(t, "BEGIN")
 					want := lines[(i+round)%len(lines)]
 					if free, err := s.query(t.Context(), texts["inventory.lock_stock"], want); err != nil {
 						t.Errorf("lock: %v", err)
@@ -177,15 +177,15 @@ func TestHotRows(t *testing.T) {
 							mu.Unlock()
 						}
 					}
-					s.end(t, "COMMIT")
-					s.begin(t)
+					s.control(t, "COMMIT")
+					s.control(t, "BEGIN")
 					if _, err := s.query(t.Context(), texts["catalog.lock_product"], "1"); err != nil {
 						t.Errorf("lock: %v", err)
 					}
 					if exec("catalog.insert_like", "1", fmt.Sprintf("u%d", (i+round)%20)) == 1 {
 						exec("catalog.add_likes", 1, "1")
 					}
-					s.end(t, "COMMIT")
+					s.control(t, "COMMIT")
 				}
 			})
 		}

@@ -23,7 +23,7 @@ func fill(t *testing.T, s session, texts map[string]string) {
 			t.Fatalf("%s: %v", name, err)
 		}
 	}
-	s.begin(t)
+	s.control(t, "BEGIN")
 	for i := range 300 {
 		id := fmt.Sprintf("id-%04d", i)
 		exec("order.insert_order", id, fmt.Sprint("c", i%50), "ref-"+id, "GBP", 1000, i, i, "PENDING")
@@ -41,7 +41,7 @@ func fill(t *testing.T, s session, texts map[string]string) {
 		exec("catalog.insert_products", fmt.Sprintf(`[{"id":%q,"name":"n","search":"s","price":"1","currency":"GBP"}]`, id))
 		exec("catalog.insert_like", id, "u")
 	}
-	s.end(t, "COMMIT")
+	s.control(t, "COMMIT")
 }
 
 // TestPlans proves that no statement but those for operators reads a table from end to end, and that a page

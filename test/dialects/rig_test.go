@@ -81,8 +81,7 @@ type database struct {
 
 // session is a connection to it.
 type session interface {
-	begin(t *testing.T)
-	end(t *testing.T, how string) // COMMIT or ROLLBACK
+	control(t *testing.T, text string) // BEGIN, COMMIT and the like
 	prepare(ctx context.Context, text string) error
 	exec(ctx context.Context, text string, args ...any) (int64, error)
 	// query returns the rows as lines of values.
@@ -234,9 +233,6 @@ func (s *sqlSession) positional(text string, args []any) (string, []any) {
 	return text, out
 }
 
-func (s *sqlSession) begin(t *testing.T)           { s.control(t, "BEGIN") }
-func (s *sqlSession) end(t *testing.T, how string) { s.control(t, how) }
-
 func (s *sqlSession) control(t *testing.T, text string) {
 	t.Helper()
 	if _, err := s.conn.ExecContext(t.Context(), text); err != nil {
@@ -247,10 +243,10 @@ func (s *sqlSession) control(t *testing.T, text string) {
 func (s *sqlSession) prepare(ctx context.Context, text string) error {
 	text, _ = s.positional(text, nil)
 	stmt, err := s.conn.PrepareContext(ctx, text)
-	if err != nil {
-		return err
+	if err == nil {
+		defer stmt.Close()
 	}
-	return stmt.Close()
+	return err
 }
 
 func (s *sqlSession) exec(ctx context.Context, text string, args ...any) (int64, error) {
@@ -294,9 +290,6 @@ func (s *sqlSession) query(ctx context.Context, text string, args ...any) (strin
 
 // pgxSession is a session of pgx, which is stricter with types than database/sql.
 type pgxSession struct{ conn *pgx.Conn }
-
-func (s *pgxSession) begin(t *testing.T)           { s.control(t, "BEGIN") }
-func (s *pgxSession) end(t *testing.T, how string) { s.control(t, how) }
 
 func (s *pgxSession) control(t *testing.T, text string) {
 	t.Helper()
