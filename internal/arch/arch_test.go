@@ -72,9 +72,12 @@ var namesRefused = []string{
 // speak protocols (problem documents, pages, webhooks, deliveries) or simulate faults, and own no data.
 var shopShared = []string{"contract", "deliver", "faults", "internal", "page", "problem", "webhook"}
 
-// internalShared are the folders of internal/ that the workspace's other modules may import: they are for
-// whoever keeps statements in files.
-var internalShared = []string{"statement"}
+// internalShared are the folders of internal/ that the shop may import, and internalForTests those that the
+// tests of every module may.
+var (
+	internalShared   = []string{"statement"}
+	internalForTests = []string{"server"}
+)
 
 // databases are the driver packages that open a sqlstore.Store.
 var databases = []string{"settlesqlite", "settlepgx", "settlemysql"}
@@ -221,6 +224,8 @@ func refuseDriver(from, to node, inTest bool) string {
 	switch {
 	case to.module == "shop" || to.module == "cmd" || to.module == "test":
 		return "imports point down"
+	case inTest && slices.Contains(internalForTests, to.inner):
+		return ""
 	case to.module == "root" && to.folder == "internal":
 		return "internal/ belongs to the root module; driver is released by itself"
 	case inTest:
@@ -367,6 +372,9 @@ func TestRefuse(t *testing.T) {
 		{"driver/settlenats", "broker/brokertest", inTest, false},
 		{"driver/settlenats", "shop/contract", inTest, true},
 		{"driver/settlenats", "internal/hex", inCode, true},
+		{"driver/settlenats", "internal/hex", inTest, true},
+		{"driver/settlenats", "internal/server", inCode, true},
+		{"driver/settlenats", "internal/server", inTest, false},
 
 		{"shop/order", "shop/contract", inCode, false},
 		{"shop/order", "shop/order/page", inCode, false},
