@@ -167,15 +167,16 @@ func (c *cluster) token() string {
 	return strings.TrimSpace(string(b))
 }
 
-func (c *cluster) operate(method, path string) binary.Answer {
+// ask asks the gateway as an operator.
+func (c *cluster) ask(path string) binary.Answer {
 	c.t.Helper()
-	return binary.Send(c.t, method, c.url("gateway")+path, "", "Authorization", "Bearer "+c.token())
+	return binary.Send(c.t, http.MethodGet, c.url("gateway")+path, "", "Authorization", "Bearer "+c.token())
 }
 
 // handled is how many events all processes have handled, -1 while one of them does not say.
 func (c *cluster) handled() int64 {
 	c.t.Helper()
-	a := c.operate(http.MethodGet, "/internal/stats")
+	a := c.ask("/internal/stats")
 	var stats gateway.TrafficAnswer
 	if a.Status != http.StatusOK || json.Unmarshal([]byte(a.Body), &stats) != nil {
 		return -1
@@ -226,18 +227,18 @@ func TestClusterPartAway(t *testing.T) {
 	nats := server.Start(t, server.NATS, server.Options{})
 	c := newCluster(t, retail(t, 20), nats.URL())
 	c.running["inventory"].kill()
-	if a := c.operate(http.MethodGet, "/internal/stock"); a.Status != http.StatusServiceUnavailable || a.Code() != "service-unreachable" || a.Header.Get("Retry-After") == "" {
+	if a := c.ask("/internal/stock"); a.Status != http.StatusServiceUnavailable || a.Code() != "service-unreachable" || a.Header.Get("Retry-After") == "" {
 		t.Errorf("stock of a service that is away: %d %v %s", a.Status, a.Header, a.Body)
 	}
-	if a := c.operate(http.MethodGet, "/internal/stats"); a.Status != http.StatusServiceUnavailable {
+	if a := c.ask("/internal/stats"); a.Status != http.StatusServiceUnavailable {
 		t.Errorf("traffic with a part away: %d %s", a.Status, a.Body)
 	}
-	a := c.operate(http.MethodGet, "/api/dlq")
+	a := c.ask("/api/dlq")
 	var letters struct{ Unreachable []gateway.Unreachable }
 	if a.Decode(t, &letters); a.Status != http.StatusOK || len(letters.Unreachable) != 1 || letters.Unreachable[0].Service != "inventory" {
 		t.Errorf("letters with a part away: %d %s", a.Status, a.Body)
 	}
-	if a := c.operate(http.MethodGet, "/products?limit=1"); a.Status != http.StatusOK || strings.Contains(a.Body, "available") {
+	if a := c.ask("/products?limit=1"); a.Status != http.StatusOK || strings.Contains(a.Body, "available") {
 		t.Errorf("products without their stock: %d %s", a.Status, a.Body)
 	}
 	// An order is taken all the same, and goes on when inventory is back.
@@ -250,7 +251,7 @@ func TestClusterPartAway(t *testing.T) {
 	c.start("inventory")
 	binary.Eventually(t, patience, "the order is completed", func() bool {
 		var o order
-		a := c.operate(http.MethodGet, "/orders/"+placed.ID)
+		a := c.ask("/orders/" + placed.ID)
 		return a.Status == http.StatusOK && json.Unmarshal([]byte(a.Body), &o) == nil && o.State == "COMPLETED" && len(o.Timeline) > 0
 	})
 	// A second process of a service on a file is refused, and says why.

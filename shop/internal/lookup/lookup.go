@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 
 	"github.com/settledev/settle/shop/internal/jsonhttp"
@@ -102,8 +103,6 @@ func ask[T any](ctx context.Context, client *http.Client, url, token string, ids
 	if err := json.NewDecoder(io.LimitReader(resp.Body, answerBytesMax)).Decode(&a); err != nil {
 		return err
 	}
-	for id, v := range a.Items {
-		into[id] = v
-	}
+	maps.Copy(into, a.Items)
 	return nil
 }

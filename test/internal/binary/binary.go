@@ -25,6 +25,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/settledev/settle/internal/server"
 )
 
 // Variable names a binary to use instead of building one.
@@ -37,11 +39,12 @@ const (
 	exitTimeout  = 2 * time.Minute
 )
 
-// Main builds the binary unless the run is a short one, runs the tests, and returns their exit code.
+// Main builds the binary unless the run is a short one, runs the tests, stops the servers that they
+// started, and returns their exit code.
 func Main(m *testing.M) int {
 	flag.Parse()
 	if testing.Short() || os.Getenv(Variable) != "" {
-		return m.Run()
+		return server.Main(m)
 	}
 	dir, err := os.MkdirTemp("", "settle-binary-")
 	if err != nil {
@@ -59,7 +62,7 @@ func Main(m *testing.M) int {
 		_, _ = fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	return m.Run()
+	return server.Main(m)
 }
 
 // NeedsProcesses skips a test of real processes in a short run.

@@ -190,15 +190,15 @@ func (a *App) Run(ctx context.Context) error {
 	r := runner{fail: cancel}
 	var services, world sync.WaitGroup
 	if a.outside != nil {
-		r.run(&world, outside, "outside", a.outside.Run)
+		r.run(outside, &world, "outside", a.outside.Run)
 	}
 	for _, f := range a.followers {
-		r.run(&world, outside, "follower", f.Run)
+		r.run(outside, &world, "follower", f.Run)
 	}
 	for _, e := range a.shop.engines {
-		r.run(&services, inside, e.name, e.run)
+		r.run(inside, &services, e.name, e.run)
 	}
-	r.run(&services, inside, "http", a.front.serve)
+	r.run(inside, &services, "http", a.front.serve)
 	<-ctx.Done()
 	a.drain(r.failed())
 	stopInside()
@@ -227,7 +227,7 @@ type runner struct {
 	errs []error
 }
 
-func (r *runner) run(wg *sync.WaitGroup, ctx context.Context, name string, fn func(context.Context) error) {
+func (r *runner) run(ctx context.Context, wg *sync.WaitGroup, name string, fn func(context.Context) error) {
 	wg.Go(func() {
 		if err := fn(ctx); err != nil {
 			r.mu.Lock()

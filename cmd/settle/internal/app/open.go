@@ -13,7 +13,10 @@ import (
 	"time"
 
 	"github.com/settledev/settle/broker"
+	"github.com/settledev/settle/driver/settlekafka"
+	"github.com/settledev/settle/driver/settlemysql"
 	"github.com/settledev/settle/driver/settlenats"
+	"github.com/settledev/settle/driver/settleredis"
 	"github.com/settledev/settle/driver/settlesqlite"
 	"github.com/settledev/settle/lock"
 	"github.com/settledev/settle/relay"
@@ -79,15 +82,6 @@ func (u storeURL) of(service string) string {
 	return strings.ReplaceAll(u.text, servicePlace, service)
 }
 
-// shown is of without a password.
-func (u storeURL) shown(service string) string {
-	where := u.of(service)
-	if parsed, err := url.Parse(where); err == nil && u.dialect != "sqlite" {
-		return parsed.Redacted()
-	}
-	return where
-}
-
 // schemas are a service's own tables; the gateway has none.
 func schemas(service, dialect string) []sqlstore.Schema {
 	var files fs.FS
@@ -124,8 +118,7 @@ func openStore(ctx context.Context, where storeURL, service string, opts Options
 		// driver/settlepgx: settlepgx.Open(ctx, where.of(service), ...), with its WAL source for opts.Relay "wal".
 		err = usage("--store postgres is not built in yet")
 	case "mysql":
-		// driver/settlemysql: settlemysql.Open(ctx, where.of(service), ...).
-		err = usage("--store mysql is not built in yet")
+		s, err = settlemysql.Open(ctx, where.of(service), settlemysql.Config{Migrate: opts.Migrate, Store: cfg, ConnsMax: opts.ConnsMax})
 	}
 	if errors.Is(err, sqlstore.ErrSchema) && !opts.Migrate {
 		return nil, fmt.Errorf("%s: %w: stop whatever uses it, then migrate it: settle serve --services %s --migrate, with the same --store",
@@ -146,6 +139,9 @@ func OpenReader(ctx context.Context, store, dir, service string) (*sqlstore.Stor
 	return openReader(ctx, where, service, sqlstore.Config{})
 }
 
+// readerConnsMax bounds the connections to another service's database.
+const readerConnsMax = 4
+
 // openReader is openStore for reading what another process writes.
 func openReader(ctx context.Context, where storeURL, service string, cfg sqlstore.Config) (*sqlstore.Store, error) {
 	switch where.dialect {
@@ -155,8 +151,7 @@ func openReader(ctx context.Context, where storeURL, service string, cfg sqlstor
 		// driver/settlepgx, with a role that may only read the outbox.
 		return nil, usage("--store postgres is not built in yet")
 	case "mysql":
-		// driver/settlemysql, with a role that may only read the outbox.
-		return nil, usage("--store mysql is not built in yet")
+		return settlemysql.Open(ctx, where.of(service), settlemysql.Config{Store: cfg, ConnsMax: readerConnsMax})
 	}
 	return nil, usage("there is no store %s", where.dialect)
 }
@@ -208,12 +203,17 @@ func (a *App) openBroker(ctx context.Context) (err error) {
 		return err
 	case "store":
 		return a.openFollowers(ctx)
-	case "kafka":
-		// driver/settlekafka: settlekafka.Open(ctx, o.Broker, ...).
-		return usage("--broker kafka is not built in yet")
+	case "kafka", "kafka+tls":
+		a.broker, err = settlekafka.Open(ctx, o.Broker, settlekafka.Config{
+			Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions, Replication: o.Replicas,
+		})
+		return err
 	case "redis", "rediss":
-		// driver/settleredis: settleredis.Open(ctx, o.Broker, ...).
-		return usage("--broker redis is not built in yet")
+		if o.Replicas != 0 {
+			return usage("--replicas says nothing to --broker redis: its server's configuration does")
+		}
+		a.broker, err = settleredis.Open(ctx, o.Broker, settleredis.Config{Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions})
+		return err
 	case "amqp", "amqps":
 		// driver/settlerabbit: settlerabbit.Open(ctx, o.Broker, ...).
 		return usage("--broker amqp is not built in yet")

@@ -36,6 +36,8 @@ type Options struct {
 	// path begins the name of each database (shop is shop_order, shop_payment and so on; none means
 	// settle); {service} in the URL stands for the service instead. Default: SQLite files in Dir.
 	Store string
+	// ConnsMax bounds the connections of each service to a database server. Default 10.
+	ConnsMax int
 	// Broker is "nats" (embedded JetStream, for a process that has every service), "store" (no broker:
 	// outboxes are followed), or the URL of a server: nats, kafka, redis or amqp. Default nats.
 	Broker string
@@ -109,6 +111,9 @@ func (o Options) checked() (Options, storeURL, error) {
 	if o.Broker == "" {
 		o.Broker = "nats"
 	}
+	if o.ConnsMax == 0 {
+		o.ConnsMax = 10
+	}
 	if o.Relay == "" {
 		o.Relay = "window"
 	}
@@ -125,6 +130,8 @@ func (o Options) checked() (Options, storeURL, error) {
 		return o, where, usage("--relay wal reads the log of postgres, and the store is %s", where.dialect)
 	case o.Relay == "wal" && o.Broker == "store":
 		return o, where, usage("--relay wal has nobody to carry events to: --broker store runs no relay")
+	case o.ConnsMax < 2:
+		return o, where, usage("--conns %d is below 2", o.ConnsMax)
 	case o.Partitions < 0 || o.Replicas < 0:
 		return o, where, usage("%d partitions, %d replicas: neither can be negative", o.Partitions, o.Replicas)
 	}

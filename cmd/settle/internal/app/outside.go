@@ -102,10 +102,10 @@ func (o *Outside) Run(ctx context.Context) error {
 	defer cancel(nil)
 	r := runner{fail: cancel}
 	var all sync.WaitGroup
-	r.run(&all, ctx, "pgsim", o.gateway.serve)
-	r.run(&all, ctx, "pgsim", o.pgsim.Run)
-	r.run(&all, ctx, "platformsim", o.platform.serve)
-	r.run(&all, ctx, "platformsim", o.platformsim.Run)
+	r.run(ctx, &all, "pgsim", o.gateway.serve)
+	r.run(ctx, &all, "pgsim", o.pgsim.Run)
+	r.run(ctx, &all, "platformsim", o.platform.serve)
+	r.run(ctx, &all, "platformsim", o.platformsim.Run)
 	all.Wait()
 	return r.err()
 }
