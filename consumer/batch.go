@@ -39,6 +39,10 @@ type batch struct {
 	// opened are the lanes that were announced to get letters.
 	opened []deadletter.Lane
 
+	// seen are the messages that the filter knows, sifted their events.
+	seen   []bool
+	sifted []event.Envelope
+
 	handled, duplicates []event.Envelope
 	letters             []deadletter.Letter
 	failed              *failure
@@ -63,6 +67,11 @@ func (r *reader) plan(messages []broker.Message, fail *failure) (work, parks int
 	b.steps, b.ids, b.opened = b.steps[:0], b.ids[:0], b.opened[:0]
 	for i := range messages {
 		m := &messages[i]
+		if b.known(i) {
+			b.sifted = append(b.sifted, m.Event)
+			b.steps = append(b.steps, step{})
+			continue
+		}
 		h, refused := c.handler(m)
 		s := step{handle: h, refused: refused}
 		if h != nil || refused != nil {
@@ -87,6 +96,9 @@ func (r *reader) plan(messages []broker.Message, fail *failure) (work, parks int
 func (r *reader) attempt(ctx, work context.Context, messages []broker.Message, fail *failure) error {
 	b, c := &r.batch, r.c
 	b.failed = nil
+	if b.seen, b.sifted = b.seen[:0], b.sifted[:0]; fail == nil {
+		r.sift(work, messages)
+	}
 	n, parks := r.plan(messages, fail)
 	parked := 0
 	defer func() { c.lanes.end(b.opened, parked) }()
@@ -94,6 +106,7 @@ func (r *reader) attempt(ctx, work context.Context, messages []broker.Message, f
 	if n == 0 {
 		r.pos = last
 		r.passed += len(messages)
+		r.reportSifted()
 		return nil
 	}
 	if parks > 0 && !c.lanes.room(parks, c.cfg.LettersMax) {
@@ -115,6 +128,7 @@ func (r *reader) attempt(ctx, work context.Context, messages []broker.Message, f
 		if b.failed != nil {
 			return b.failed
 		}
+		r.distrust()
 		return err
 	}
 	parked = len(b.letters)
@@ -122,6 +136,7 @@ func (r *reader) attempt(ctx, work context.Context, messages []broker.Message, f
 	r.settled(last)
 	r.report()
 	r.ack(work)
+	r.teach(work)
 	return nil
 }
 
@@ -279,8 +294,18 @@ func (r *reader) report() {
 			c.cfg.Hooks.Duplicate(b.duplicates[i])
 		}
 	}
+	r.reportSifted()
 	for i := range b.letters {
 		c.parked(&b.letters[i])
+	}
+}
+
+// reportSifted tells of what the filter knew: to others it is a duplicate like any other.
+func (r *reader) reportSifted() {
+	if h := r.c.cfg.Hooks.Duplicate; h != nil {
+		for i := range r.batch.sifted {
+			h(r.batch.sifted[i])
+		}
 	}
 }
 

@@ -79,6 +79,9 @@ type Config struct {
 	DeadLetterRetention time.Duration
 	// PurgeEvery is the pause between purges of the inbox. Default 1m.
 	PurgeEvery time.Duration
+	// Filter passes over events that are known to be settled before the inbox is asked; it is never the
+	// truth. ExactlyOnce only. Default none.
+	Filter Filter
 
 	// Transient tells errors of a handler that are really those of the store or of the connection: the
 	// partition pauses, nothing is parked or counted. Asked beside the store, see Classifier. Default: none
@@ -194,6 +197,9 @@ func (cfg *Config) check() error {
 	case min(cfg.InboxRetention, cfg.RelayRewind, cfg.BrokerRetention, cfg.DeadLetterRetention) < 0,
 		min(cfg.PurgeEvery, cfg.DrainTimeout) < 0:
 		return errors.New("negative duration")
+	}
+	if cfg.Mode != ExactlyOnce && cfg.Filter != nil {
+		return fmt.Errorf("a filter stands in front of an inbox, mode %s has none", cfg.Mode)
 	}
 	if cfg.Mode != ExactlyOnce {
 		return nil // Nothing is remembered, so nothing can be forgotten too early.

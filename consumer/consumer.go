@@ -19,6 +19,7 @@ type Consumer struct {
 	run       txn.Runner
 	positions Positions
 	inbox     inbox.Store      // nil unless ExactlyOnce
+	sieve     *sieve           // nil without a filter
 	letters   deadletter.Store // nil in AtMostOnce
 	broker    broker.Broker
 	cfg       Config
@@ -55,6 +56,9 @@ func New(run txn.Runner, store any, b broker.Broker, cfg Config) (*Consumer, err
 		for _, t := range cfg.Known {
 			c.known[t] = true
 		}
+	}
+	if cfg.Filter != nil {
+		c.sieve = &sieve{filter: cfg.Filter, c: c}
 	}
 	p, ok := store.(Provider)
 	if !ok {

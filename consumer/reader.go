@@ -34,6 +34,9 @@ type reader struct {
 	sampledAt      time.Time
 	paused         atomic.Pointer[string]
 
+	// scope is what the filter remembers under; empty until it is needed.
+	scope string
+
 	// The rest belongs to the batch at hand and is used again for the next one.
 	batch batch
 }
@@ -239,6 +242,7 @@ func (r *reader) probe(work context.Context) error {
 
 // pause waits after the n-th failure in a row of something that is no event's fault.
 func (r *reader) pause(ctx context.Context, err error, n int) error {
+	r.distrust()
 	wait := backoff(n)
 	text := err.Error()
 	r.paused.Store(&text)
