@@ -16,8 +16,8 @@ const (
 	headerRoom = 64 << 10
 	// waitMax bounds Config.Wait: a fetch that waits for long hides a server that went silent.
 	waitMax = 5 * time.Second
-	// leaseMin is the shortest lease that can be renewed in time.
-	leaseMin = 300 * time.Millisecond
+	// leaseShortest is the shortest lease that can be renewed in time.
+	leaseShortest = 300 * time.Millisecond
 )
 
 // Config says how events are carried. The zero Config is ready to use.
@@ -94,8 +94,8 @@ func (c Config) check() error {
 		return errors.New("settleredis: bytes max is negative")
 	case c.Wait > waitMax:
 		return fmt.Errorf("settleredis: wait %s exceeds %s", c.Wait, waitMax)
-	case c.Lease < leaseMin:
-		return fmt.Errorf("settleredis: lease %s is below %s", c.Lease, leaseMin)
+	case c.Lease < leaseShortest:
+		return fmt.Errorf("settleredis: lease %s is below %s", c.Lease, leaseShortest)
 	}
 	return nil
 }

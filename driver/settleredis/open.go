@@ -254,4 +254,3 @@ func unavailable(ctx context.Context, err error) error {
 	}
 	return fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 }
-
