@@ -207,18 +207,25 @@ func start(ctx context.Context, s service) (state, error) {
 	}
 }
 
+// down stops servers side by side, after those that depend on them: PostgreSQL waits for its followers to
+// have read everything, and Connect for Kafka.
 func down(ctx context.Context, wanted []service) error {
 	errs := make([]error, len(wanted))
-	var wg sync.WaitGroup
-	for i, s := range wanted {
-		wg.Go(func() {
-			if _, err := ask(ctx, s.kind, askState); err != nil {
-				return // it does not run
+	for _, dependent := range []bool{true, false} {
+		var wg sync.WaitGroup
+		for i, s := range wanted {
+			if (s.upstream != "") != dependent {
+				continue
 			}
-			_, errs[i] = ask(ctx, s.kind, askStop)
-		})
+			wg.Go(func() {
+				if _, err := ask(ctx, s.kind, askState); err != nil {
+					return // it does not run
+				}
+				_, errs[i] = ask(ctx, s.kind, askStop)
+			})
+		}
+		wg.Wait()
 	}
-	wg.Wait()
 	return errors.Join(errs...)
 }
 

@@ -35,7 +35,7 @@ func java(dir, jars, heap string, args ...string) (command, error) {
 		return command{}, err
 	}
 	flags := []string{
-		"-Xmx" + heap, "-Xms64m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xshare:auto",
+		"-Xmx" + heap, "-Xms64m", "-XX:+UseSerialGC", "-XX:-UsePerfData",
 		"-Djava.awt.headless=true", "-Djava.io.tmpdir=" + dir,
 		"-Dlog4j2.configurationFile=" + filepath.Join(dir, "log4j2.properties"),
 		"-cp", filepath.Join(classes, "*"),

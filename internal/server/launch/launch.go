@@ -64,7 +64,8 @@ type Options struct {
 	Upstream string
 	// TLS has a NATS server refuse plain connections. CAFile names the authority to trust.
 	TLS bool
-	// Users are the names and passwords that a NATS server accepts. Default none asked for.
+	// Users are the names and passwords that a NATS server accepts; the URL holds the first by name. Default
+	// none asked for.
 	Users map[string]string
 	// Port is where the server listens; the further nodes of a cluster follow it. Default a free one.
 	Port int
@@ -108,11 +109,23 @@ func New(config Config) (*Launcher, error) {
 	if err := os.Chmod(l.dir, 0o755); err != nil {
 		return nil, err
 	}
-	if l.unlock, err = lock(filepath.Join(l.dir, lockName)); err != nil {
+	if l.unlock, err = l.lock(); err != nil {
 		return nil, err
 	}
 	l.thread = newThread()
 	return l, nil
+}
+
+func (l *Launcher) lock() (unlock func(), err error) {
+	name := filepath.Join(l.dir, lockName)
+	if l.keep {
+		return lock(name)
+	}
+	// Under another name until it is held, or a sweep that comes in between takes us for gone.
+	if unlock, err = lock(name + ".new"); err != nil {
+		return nil, err
+	}
+	return unlock, os.Rename(name+".new", name)
 }
 
 const (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,33 +25,9 @@ func (s *Server) planNATS(count int) error {
 		return err
 	}
 	monitors, routes := internal[:count], internal[count:]
-	var shared []string
-	if s.options.TLS {
-		files, err := makeCertificate(s.dir)
-		if err != nil {
-			return err
-		}
-		s.caFile = files.authority
-		shared = append(shared, fmt.Sprintf("tls { cert_file: %q, key_file: %q }", files.certificate, files.key))
-	}
-	userinfo := ""
-	if len(s.options.Users) > 0 {
-		var users []string
-		for _, name := range slices.Sorted(maps.Keys(s.options.Users)) {
-			users = append(users, fmt.Sprintf("{ user: %q, password: %q }", name, s.options.Users[name]))
-			if userinfo == "" {
-				userinfo = name + ":" + s.options.Users[name] + "@"
-			}
-		}
-		shared = append(shared, "authorization { users: ["+strings.Join(users, ", ")+"] }")
-	}
-	var stream []string
-	for _, line := range s.settings(nil, "%s: %s") {
-		if inside, ok := strings.CutPrefix(line, "jetstream."); ok {
-			stream = append(stream, inside)
-		} else {
-			shared = append(shared, line)
-		}
+	shared, stream, err := s.natsLines()
+	if err != nil {
+		return err
 	}
 	for i := range count {
 		dir := filepath.Join(s.dir, fmt.Sprintf("node%d", i))
@@ -73,6 +50,42 @@ func (s *Server) planNATS(count int) error {
 			stopSignal: syscall.SIGTERM,
 		})
 	}
-	s.url = "nats://" + userinfo + addresses(ports)
+	s.url = "nats://" + s.natsUser() + addresses(ports)
 	return nil
+}
+
+// natsLines returns what all nodes have in their configuration: at its top, and in the jetstream block.
+func (s *Server) natsLines() (top, stream []string, err error) {
+	if s.options.TLS {
+		files, err := makeCertificate(s.dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		s.caFile = files.authority
+		top = append(top, fmt.Sprintf("tls { cert_file: %q, key_file: %q }", files.certificate, files.key))
+	}
+	if len(s.options.Users) > 0 {
+		var users []string
+		for _, name := range slices.Sorted(maps.Keys(s.options.Users)) {
+			users = append(users, fmt.Sprintf("{ user: %q, password: %q }", name, s.options.Users[name]))
+		}
+		top = append(top, "authorization { users: ["+strings.Join(users, ", ")+"] }")
+	}
+	for _, line := range s.settings(nil, "%s: %s") {
+		if inside, ok := strings.CutPrefix(line, "jetstream."); ok {
+			stream = append(stream, inside)
+		} else {
+			top = append(top, line)
+		}
+	}
+	return top, stream, nil
+}
+
+// natsUser returns the part of the URL that names the first user, in the order of names.
+func (s *Server) natsUser() string {
+	if len(s.options.Users) == 0 {
+		return ""
+	}
+	name := slices.Min(slices.Collect(maps.Keys(s.options.Users)))
+	return url.UserPassword(name, s.options.Users[name]).String() + "@"
 }

@@ -72,9 +72,6 @@ func (s *Server) URL() string { return s.url }
 // CAFile returns the PEM file of the authority to trust, if the server was started with TLS.
 func (s *Server) CAFile() string { return s.caFile }
 
-// Nodes returns how many there are.
-func (s *Server) Nodes() int { return len(s.nodes) }
-
 // Restart starts the nodes that don't run, with their ports and data, and waits until all are ready.
 func (s *Server) Restart(ctx context.Context) error {
 	s.mu.Lock()
