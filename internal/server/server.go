@@ -178,7 +178,7 @@ func (s *Server) Stop() {
 // Restart starts it again with its port and data and returns when it is ready. Nodes that run, run on.
 func (s *Server) Restart() {
 	s.tb.Helper()
-	s.must("restart", s.server.Restart(s.tb.Context()))
+	s.must("restart", s.server.Restart(s.context()))
 }
 
 // Wipe deletes the data of a stopped server.
@@ -208,8 +208,11 @@ func (s *Server) KillNode(i int) {
 // RestartNode starts node i again and returns when it is ready.
 func (s *Server) RestartNode(i int) {
 	s.tb.Helper()
-	s.must(fmt.Sprintf("restart node %d", i), s.server.RestartNode(s.tb.Context(), i))
+	s.must(fmt.Sprintf("restart node %d", i), s.server.RestartNode(s.context(), i))
 }
+
+// context lets a test start its server again in a Cleanup, when its own context has ended.
+func (s *Server) context() context.Context { return context.WithoutCancel(s.tb.Context()) }
 
 func (s *Server) must(what string, err error) {
 	s.tb.Helper()
