@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/settledev/settle/driver/settlesqlite"
 	"github.com/settledev/settle/internal/statement"
@@ -23,6 +24,7 @@ import (
 	"github.com/settledev/settle/shop/platform"
 	"github.com/settledev/settle/shop/shipping"
 	"github.com/settledev/settle/sqlstore"
+	"github.com/settledev/settle/txn"
 )
 
 func price(t *testing.T, s string) contract.Price {
@@ -226,6 +228,18 @@ func TestCatalogActs(t *testing.T) {
 		}
 		if got := p.lastData("PriceChanged"); got != `{"productId":"22423","price":{"amount":"10.95","currency":"GBP"}}` {
 			p.t.Errorf("price changed: %s", got)
+		}
+		// What another process has changed is known here after a while.
+		err := p.store.Run(p.t.Context(), func(ctx context.Context, tx *txn.Tx) error {
+			_, err := tx.Exec(ctx, "UPDATE product SET price = '9.95' WHERE id = '22423'")
+			return err
+		})
+		if got := known(); err != nil || got != "10.95" {
+			p.t.Errorf("price %s at once, %v", got, err)
+		}
+		p.pass(2 * time.Second)
+		if got := known(); got != "9.95" {
+			p.t.Errorf("price %s after a while", got)
 		}
 	})
 }

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/settledev/settle"
 	"github.com/settledev/settle/broker"
@@ -48,11 +49,15 @@ type Service struct {
 	read page.Reader
 	log  *slog.Logger
 
-	// known caches products for the validation of orders, which asks for the same ones over and over.
-	// Every change of a product goes through this service, which keeps it true.
-	mu    sync.RWMutex
-	known map[string]Product
+	// known caches products for the validation of orders, which asks for the same ones over and over. This
+	// process's own changes of a product keep it true; it is forgotten when it may lag behind another's.
+	mu      sync.RWMutex
+	known   map[string]Product
+	knownAt time.Time
 }
+
+// knownFor bounds how long a price that another process has changed is an old one here.
+const knownFor = 2 * time.Second
 
 // Product is an article of the shop.
 type Product struct {
@@ -118,8 +123,9 @@ func (s *Service) Products(ctx context.Context, ids []string) (map[string]Produc
 	found := make(map[string]Product, len(ids))
 	var missing []string
 	s.mu.RLock()
+	fresh := time.Since(s.knownAt) < knownFor
 	for _, id := range ids {
-		if p, ok := s.known[id]; ok {
+		if p, ok := s.known[id]; ok && fresh {
 			found[id] = p
 		} else if contract.IsName(id) {
 			missing = append(missing, id)
@@ -135,6 +141,10 @@ func (s *Service) Products(ctx context.Context, ids []string) (map[string]Produc
 	}
 	s.mu.Lock() // Held across the read, so that a price that changes meanwhile is not overwritten by an old one.
 	defer s.mu.Unlock()
+	if time.Since(s.knownAt) >= knownFor {
+		clear(s.known)
+		s.knownAt = time.Now()
+	}
 	rows, err := page.Select(ctx, s.read, s.q.selectProducts, []any{string(b)}, scanProduct)
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
