@@ -6,9 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"text/tabwriter"
+
+	"github.com/settledev/settle/shop/gateway"
 )
 
 // listing is what every command that lists has.
@@ -85,23 +90,38 @@ func (s *shopAddress) do(ctx context.Context, method, path string, query url.Val
 	return http.DefaultClient.Do(req)
 }
 
-// list reads every page of a list, up to limit items.
-func list[T any](ctx context.Context, s *shopAddress, path string, query url.Values, limit int) ([]T, error) {
-	var all []T
+// parts is a page of a list whose parts several services have.
+type parts[T any] struct {
+	Items       []T                   `json:"items"`
+	Next        string                `json:"next"`
+	Unreachable []gateway.Unreachable `json:"unreachable"`
+}
+
+// incomplete is the error of a list that was printed without the parts of services that are away.
+func incomplete(away []gateway.Unreachable) error {
+	if len(away) == 0 {
+		return nil
+	}
+	texts := map[string]bool{}
+	for _, u := range away {
+		texts[u.Detail] = true
+	}
+	return fmt.Errorf("this is not complete: %s", strings.Join(slices.Sorted(maps.Keys(texts)), "; "))
+}
+
+// list reads every page of a list, up to limit items, and which services were away.
+func list[T any](ctx context.Context, s *shopAddress, path string, query url.Values, limit int) (all []T, away []gateway.Unreachable, err error) {
 	for len(all) < limit {
-		var page struct {
-			Items []T    `json:"items"`
-			Next  string `json:"next"`
-		}
+		var page parts[T]
 		query.Set("limit", fmt.Sprint(min(limit-len(all), 1000)))
 		if err := s.call(ctx, http.MethodGet, path, query, &page); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		all = append(all, page.Items...)
+		all, away = append(all, page.Items...), append(away, page.Unreachable...)
 		if page.Next == "" {
 			break
 		}
 		query.Set("after", page.Next)
 	}
-	return all, nil
+	return all, away, nil
 }

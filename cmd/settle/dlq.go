@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
 	"time"
 
-	"github.com/settledev/settle/deadletter"
 	"github.com/settledev/settle/shop/gateway"
 )
 
@@ -35,13 +35,13 @@ type dlqListCmd struct {
 // Run lists letters.
 func (c *dlqListCmd) Run(ctx context.Context, t *terminal) error {
 	q := url.Values{"service": {c.Service}, "originalTopic": {c.Topic}, "state": {c.State}}
-	letters, err := list[gateway.Letter](ctx, &c.shopAddress, "/api/dlq", q, c.Limit)
+	letters, away, err := list[gateway.Letter](ctx, &c.shopAddress, "/api/dlq", q, c.Limit)
 	if err != nil {
 		return err
 	}
-	return printItems(t, c.JSON, letters, "MESSAGE\tSTATE\tTYPE\tKEY\tATTEMPTS\tLAST\tCAUSE", func(l gateway.Letter) string {
+	return errors.Join(printItems(t, c.JSON, letters, "MESSAGE\tSTATE\tTYPE\tKEY\tATTEMPTS\tLAST\tCAUSE", func(l gateway.Letter) string {
 		return fmt.Sprintf("%s\t%s\t%s\t%s\t%d\t%s\t%.60s", l.MessageID, l.State, l.Type, l.Key, l.Attempts, l.LastAt.Format(time.DateTime), l.Cause)
-	})
+	}), incomplete(away))
 }
 
 type dlqShowCmd struct {
@@ -73,13 +73,13 @@ type dlqCausesCmd struct {
 
 // Run counts letters by cause.
 func (c *dlqCausesCmd) Run(ctx context.Context, t *terminal) error {
-	var page struct{ Items []gateway.CauseCount }
+	var page parts[gateway.CauseCount]
 	if err := c.call(ctx, http.MethodGet, "/api/dlq/causes", nil, &page); err != nil {
 		return err
 	}
-	return printItems(t, c.JSON, page.Items, "SERVICE\tTOPIC\tSTATE\tCOUNT\tCAUSE", func(g gateway.CauseCount) string {
+	return errors.Join(printItems(t, c.JSON, page.Items, "SERVICE\tTOPIC\tSTATE\tCOUNT\tCAUSE", func(g gateway.CauseCount) string {
 		return fmt.Sprintf("%s\t%s\t%s\t%d\t%.80s", g.Service, g.Topic, g.State, g.Count, g.Cause)
-	})
+	}), incomplete(page.Unreachable))
 }
 
 type dlqReplayCmd struct {
@@ -93,7 +93,10 @@ type dlqReplayCmd struct {
 
 // Run replays.
 func (c *dlqReplayCmd) Run(ctx context.Context, t *terminal) error {
-	var answer struct{ Replayed int }
+	var answer struct {
+		Replayed    int
+		Unreachable []gateway.Unreachable
+	}
 	switch {
 	case c.Message != "" && (c.Topic != "" || c.All):
 		return usage("dlq replay: one message, --topic or --all, not several")
@@ -110,7 +113,7 @@ func (c *dlqReplayCmd) Run(ctx context.Context, t *terminal) error {
 		return usage("dlq replay: name a message, --topic or --all")
 	}
 	_, err := fmt.Fprintf(t.out, "%d replayed\n", answer.Replayed)
-	return err
+	return errors.Join(err, incomplete(answer.Unreachable))
 }
 
 type dlqDiscardCmd struct {
@@ -137,11 +140,11 @@ type dlqAuditCmd struct {
 
 // Run lists the audit.
 func (c *dlqAuditCmd) Run(ctx context.Context, t *terminal) error {
-	var page struct{ Items []deadletter.Entry }
+	var page parts[gateway.AuditEntry]
 	if err := c.call(ctx, http.MethodGet, "/api/dlq/audit", url.Values{"limit": {strconv.Itoa(c.Limit)}}, &page); err != nil {
 		return err
 	}
-	return printItems(t, c.JSON, page.Items, "AT\tOPERATOR\tACTION\tLETTER\tNOTE", func(e deadletter.Entry) string {
+	return errors.Join(printItems(t, c.JSON, page.Items, "AT\tOPERATOR\tACTION\tLETTER\tNOTE", func(e gateway.AuditEntry) string {
 		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", e.At.Format(time.DateTime), e.Operator, e.Action, e.Letter, e.Note)
-	})
+	}), incomplete(page.Unreachable))
 }

@@ -7,18 +7,17 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/settledev/settle/cmd/settle/internal/app"
-	"github.com/settledev/settle/driver/settlesqlite"
 	"github.com/settledev/settle/outbox"
 	"github.com/settledev/settle/relay"
 	"github.com/settledev/settle/sqlstore"
 )
 
-// outboxCmd is settle outbox. It reads a service's file beside the running shop; only replay writes.
+// outboxCmd is settle outbox. It reads services' databases beside the running shop; only replay
+// asks the shop, which writes.
 type outboxCmd struct {
 	Status outboxStatusCmd `cmd:"" help:"Show how far each service's outbox has been carried."`
 	List   outboxListCmd   `cmd:"" help:"List a service's events with their status."`
@@ -26,9 +25,10 @@ type outboxCmd struct {
 	Replay outboxReplayCmd `cmd:"" help:"Have a refused key published again."`
 }
 
-// outboxFile names services' files.
+// outboxFile names services' databases.
 type outboxFile struct {
 	Dir     string `help:"Data directory." default:"settle-data" placeholder:"DIR"`
+	Store   string `help:"Where the shop's stores are, as for serve. Default: SQLite files in --dir." placeholder:"URL"`
 	Service string `help:"The service. Default: every one, where that makes sense."`
 }
 
@@ -61,7 +61,7 @@ func (f *outboxFile) each(ctx context.Context, fn func(name string, src relay.So
 }
 
 func (f *outboxFile) open(ctx context.Context, name string) (*sqlstore.Store, error) {
-	s, err := settlesqlite.OpenReader(ctx, filepath.Join(f.Dir, name+".db"), settlesqlite.Config{})
+	s, err := app.OpenReader(ctx, f.Store, f.Dir, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, usage("--dir %s has no data of a shop: %v", f.Dir, err)
 	}

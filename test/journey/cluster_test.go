@@ -260,3 +260,39 @@ func TestClusterPartAway(t *testing.T) {
 		t.Errorf("a second process: exit code %d\n%s", out.Code, out.Stderr)
 	}
 }
+
+// TestDemoOnServers replays a file in one process on database and broker servers, twice: the second time it
+// finds its answers in the journal, and with --fresh it begins anew beside what the broker still has.
+func TestDemoOnServers(t *testing.T) {
+	binary.NeedsProcesses(t)
+	for name, kinds := range map[string][2]server.Kind{
+		"mysql store": {server.MariaDB, ""},
+		"mysql kafka": {server.MariaDB, server.Kafka},
+		"mysql redis": {server.MariaDB, server.Redis},
+		"files nats":  {"", server.NATS},
+		"files kafka": {"", server.Kafka},
+		"files redis": {"", server.Redis},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, data := newDir(t), retail(t, 100)
+			flags := []string{"demo", "--dir", dir, "--addr", "127.0.0.1:0", "--exit", "--data", data, "--broker", "store"}
+			prefix := fmt.Sprintf("demo%d", time.Now().UnixNano())
+			if kinds[0] != "" {
+				flags = append(flags, "--store", strings.TrimRight(server.Shared(t, kinds[0]), "/")+"/"+prefix)
+			}
+			if kinds[1] != "" {
+				flags = append(flags, "--broker", server.Shared(t, kinds[1]))
+			}
+			for _, more := range [][]string{{"--fresh"}, nil, {"--fresh"}} {
+				report := filepath.Join(t.TempDir(), "report.json")
+				out := binary.Run(t, append(append(flags, "--report", report), more...)...)
+				if out.Code != 0 {
+					t.Fatalf("%v: exit code %d\n%s\n%s", more, out.Code, out.Stdout, out.Stderr)
+				}
+				if r := binary.ReadReport(t, report); !r.Balanced || r.Accepted != 100 || r.Terminal["COMPLETED"] != 100 {
+					t.Errorf("%v: balanced %t, %d accepted, %v", more, r.Balanced, r.Accepted, r.Terminal)
+				}
+			}
+		})
+	}
+}
