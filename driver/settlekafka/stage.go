@@ -52,6 +52,7 @@ type Stage struct {
 	fn      Transform
 	session *kgo.GroupTransactSession
 	topics  map[string]known
+	lost    bool // the next session begins where the log does
 	ran     atomic.Bool
 }
 
@@ -150,6 +151,10 @@ func (s *Stage) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	reset := kgo.NoResetOffset()
+	if s.lost {
+		reset, s.lost = kgo.NewOffset().AtStart(), false
+	}
 	options = append(options, b.producing()...)
 	options = append(
 		options,
@@ -160,7 +165,8 @@ func (s *Stage) join(ctx context.Context) error {
 		kgo.HeartbeatInterval(max(s.cfg.SessionTimeout/10, 100*time.Millisecond)),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.RequireStableFetchOffsets(),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumeResetOffset(reset),
 		kgo.FetchMaxWait(s.cfg.Wait),
 		kgo.FetchMaxBytes(fetchBytesMax),
 		kgo.TransactionalID(s.cfg.Prefix+s.cfg.TransactionalID),
@@ -206,6 +212,11 @@ func (s *Stage) examine(fetches kgo.Fetches) error {
 	for _, e := range fetches.Errors() {
 		switch {
 		case errors.Is(e.Err, context.Canceled), errors.Is(e.Err, context.DeadlineExceeded):
+		case errors.Is(e.Err, kerr.OffsetOutOfRange):
+			s.lost = true
+			s.cfg.Logger.Error("the broker no longer keeps the stage's position, events may be missing: reading all that it keeps",
+				"group", s.cfg.Group, "partition", partitionName(s.topics[e.Topic].name, e.Partition), "err", e.Err)
+			return fmt.Errorf("%w: %w", broker.ErrPositionLost, e.Err)
 		case isRefused(e.Err), isGone(e.Err), errors.Is(e.Err, kgo.ErrClientClosed):
 			return e.Err
 		case kerr.IsRetriable(e.Err):
