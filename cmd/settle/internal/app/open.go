@@ -191,34 +191,41 @@ func makeFile(ctx context.Context, path string, schemas []sqlstore.Schema) error
 func (a *App) openBroker(ctx context.Context) (err error) {
 	o := a.opts
 	scheme, _, _ := strings.Cut(o.Broker, ":")
+	if o.Replicas != 0 && (o.Broker == "store" || scheme == "redis" || scheme == "rediss") {
+		return usage("--replicas says nothing to --broker %s", scheme)
+	}
 	switch scheme {
 	case "nats", "tls":
 		cfg := settlenats.Config{Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions, Replicas: o.Replicas}
 		if o.Broker == "nats" {
 			cfg.Dir = filepath.Join(o.Dir, "jetstream")
-			a.broker, err = settlenats.OpenEmbedded(ctx, cfg)
-			return err
+			a.broker, err = opened(settlenats.OpenEmbedded(ctx, cfg))
+		} else {
+			a.broker, err = opened(settlenats.Open(ctx, o.Broker, cfg))
 		}
-		a.broker, err = settlenats.Open(ctx, o.Broker, cfg)
-		return err
 	case "store":
-		return a.openFollowers(ctx)
+		err = a.openFollowers(ctx)
 	case "kafka", "kafka+tls":
-		a.broker, err = settlekafka.Open(ctx, o.Broker, settlekafka.Config{
+		a.broker, err = opened(settlekafka.Open(ctx, o.Broker, settlekafka.Config{
 			Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions, Replication: o.Replicas,
-		})
-		return err
+		}))
 	case "redis", "rediss":
-		if o.Replicas != 0 {
-			return usage("--replicas says nothing to --broker redis: its server's configuration does")
-		}
-		a.broker, err = settleredis.Open(ctx, o.Broker, settleredis.Config{Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions})
-		return err
+		a.broker, err = opened(settleredis.Open(ctx, o.Broker, settleredis.Config{Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions}))
 	case "amqp", "amqps":
 		// driver/settlerabbit: settlerabbit.Open(ctx, o.Broker, ...).
-		return usage("--broker amqp is not built in yet")
+		err = usage("--broker amqp is not built in yet")
+	default:
+		err = usage("--broker %q is none of nats, store, nats://, kafka://, redis://, amqp://", scheme)
 	}
-	return usage("--broker %q is none of nats, store, nats://, kafka://, redis://, amqp://", scheme)
+	return err
+}
+
+// opened is what a driver opened, and nothing at all when it failed.
+func opened[B broker.Broker](b B, err error) (broker.Broker, error) {
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // openFollowers opens brokers that follow the producers' outboxes: those of this process where they are, the
@@ -239,8 +246,11 @@ func (a *App) openFollowers(ctx context.Context) error {
 	}
 	if a.opts.whole() && a.where.dialect == "sqlite" {
 		b, err := storebroker.New(sources, storebroker.Config{Logger: a.opts.Logger})
+		if err != nil {
+			return err
+		}
 		a.broker, a.followers = b, []*storebroker.Broker{b}
-		return err
+		return nil
 	}
 	for _, name := range a.opts.Services {
 		cfg := storebroker.Config{Shared: true, Own: []string{name}, Logger: a.opts.Logger}
