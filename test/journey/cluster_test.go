@@ -184,13 +184,19 @@ func (c *cluster) handled() int64 {
 	return stats.Handled
 }
 
-// TestCluster runs every service in a process of its own, on files and a NATS server, replays a file through
-// the gateway, kills processes on the way, and wants every book to balance.
+// TestCluster runs every service in a process of its own, on files and a NATS server, and on files alone, whose
+// outboxes the others follow. It replays a file through the gateway, kills processes on the way, and wants
+// every book to balance.
 func TestCluster(t *testing.T) {
 	binary.NeedsProcesses(t)
-	nats := server.Start(t, server.NATS, server.Options{})
+	t.Run("nats", func(t *testing.T) { replayOnCluster(t, server.Start(t, server.NATS, server.Options{}).URL()) })
+	t.Run("store", func(t *testing.T) { replayOnCluster(t, "store") })
+}
+
+func replayOnCluster(t *testing.T, broker string) {
+	t.Helper()
 	data := retail(t, 600, "C536999,10001,THING 1,-1,2010-12-02 08:26:00,2.55,17850.0,United Kingdom")
-	c := newCluster(t, data, nats.URL())
+	c := newCluster(t, data, broker)
 	report := filepath.Join(t.TempDir(), "report.json")
 	replay := launchProgram(t, "replay-data", "--url", c.url("gateway"), "--token-file", filepath.Join(c.dir, "operator-token"),
 		"--gateway-url", c.url("pgsim"), "--platform-url", c.url("platformsim"),
@@ -266,9 +272,6 @@ func TestClusterPartAway(t *testing.T) {
 func TestDemoOnServers(t *testing.T) {
 	binary.NeedsProcesses(t)
 	for name, kinds := range map[string][2]server.Kind{
-		"mysql store": {server.MariaDB, ""},
-		"mysql kafka": {server.MariaDB, server.Kafka},
-		"mysql redis": {server.MariaDB, server.Redis},
 		"files nats":  {"", server.NATS},
 		"files kafka": {"", server.Kafka},
 		"files redis": {"", server.Redis},

@@ -254,6 +254,9 @@ func (a *App) openFollowers(ctx context.Context) error {
 	}
 	for _, name := range a.opts.Services {
 		cfg := storebroker.Config{Shared: true, Own: []string{name}, Logger: a.opts.Logger}
+		if a.where.dialect == "sqlite" {
+			cfg.Wait = filePoll
+		}
 		emits := slices.Contains(producers(), name)
 		if !emits {
 			cfg.Own = nil // Which would be all of them, but nobody runs this one.
@@ -272,6 +275,9 @@ func (a *App) openFollowers(ctx context.Context) error {
 	}
 	return nil
 }
+
+// filePoll is how late an event in another process's file is seen: nothing rings between files.
+const filePoll = 50 * time.Millisecond
 
 // brokerOf is the broker of a service.
 func (a *App) brokerOf(service string) broker.Broker {
