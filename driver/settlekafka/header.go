@@ -3,6 +3,7 @@ package settlekafka
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -12,7 +13,10 @@ import (
 
 const (
 	originHeader = "settle-origin"
-	headersMax   = 16
+	// nanosHeader replaces ce_time, which may be absent, where a carrier can only copy the outbox's columns
+	// (Debezium): nanoseconds since 1970, under a name that no reader of CloudEvents takes for a timestamp.
+	nanosHeader = "ce_timeunixnano"
+	headersMax  = 16
 )
 
 // headerName is where the Kafka binding of CloudEvents puts an attribute: ce_ before its name, but the
@@ -96,23 +100,19 @@ var malformedSpace = event.ID{0x5e, 0x77, 0x1e, 0x00, 0x00, 0x00, 0x50, 0x00, 0x
 // ever has: an incarnation is one life of a topic.
 func decode(topic, incarnation string, r *kgo.Record) broker.Message {
 	get := func(attribute string) string {
-		name := headerName(attribute)
-		for i := range r.Headers {
-			if r.Headers[i].Key == name {
-				return string(r.Headers[i].Value)
-			}
+		if value, ok := header(r, headerName(attribute)); ok {
+			return value
 		}
-		if attribute == "partitionkey" {
+		switch attribute {
+		case "partitionkey":
 			return string(r.Key) // As the binding has it, also without the attribute.
+		case "time":
+			return timeOfNanos(r)
 		}
 		return ""
 	}
 	m := broker.Message{Position: broker.Position{Incarnation: incarnation, Offset: uint64(r.Offset) + 1}}
-	for i := range r.Headers {
-		if r.Headers[i].Key == originHeader {
-			m.Origin = string(r.Headers[i].Value)
-		}
-	}
+	m.Origin, _ = header(r, originHeader)
 	m.Event, m.Err = event.FromAttributes(topic, get, r.Value)
 	if m.Err == nil {
 		return m
@@ -126,6 +126,27 @@ func decode(topic, incarnation string, r *kgo.Record) broker.Message {
 	}
 	m.Err = fmt.Errorf("settlekafka: %s offset %d: %w", place, r.Offset, m.Err)
 	return m
+}
+
+// header returns the first header of a name.
+func header(r *kgo.Record, name string) (string, bool) {
+	for i := range r.Headers {
+		if r.Headers[i].Key == name {
+			return string(r.Headers[i].Value), true
+		}
+	}
+	return "", false
+}
+
+// timeOfNanos returns the time that nanosHeader gives. What is no number is returned as it is, for the
+// error to show.
+func timeOfNanos(r *kgo.Record) string {
+	text, _ := header(r, nanosHeader)
+	nanos, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return text
+	}
+	return time.Unix(0, nanos).UTC().Format(time.RFC3339Nano)
 }
 
 // partitionName is the name within a group's subscription.

@@ -23,7 +23,7 @@ const (
 	checkEvery = 5 * time.Second
 
 	// What ListOffsets is asked for.
-	atStart, atEnd             = -2, -1
+	atStart, atEnd            = -2, -1
 	highWatermark, lastStable = 0, 1
 )
 

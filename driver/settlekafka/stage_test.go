@@ -85,7 +85,7 @@ func TestStageIsExactlyOnce(t *testing.T) {
 	url := server.Shared(t, server.Kafka)
 	b := open(t, url, Config{Prefix: prefix(), Partitions: 4})
 	cfg := StageConfig{
-		Config: Config{Prefix: b.cfg.Prefix, Partitions: 4, SessionTimeout: 2 * time.Second, TransactionTimeout: 5 * time.Second, AckWait: 2 * time.Second},
+		Config: Config{Prefix: b.cfg.Prefix, Partitions: 4, SessionTimeout: 2 * time.Second, AckWait: time.Second, TransactionalID: "stage-0"},
 		Group:  "invoicing", Topics: []string{orders}, BatchMax: 50,
 	}
 	const total, keys = 2000, 20
