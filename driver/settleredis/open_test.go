@@ -36,7 +36,7 @@ func TestOpenErrorsArePrecise(t *testing.T) {
 		"unknown user":    {"redis://nobody:hush-hush@" + host, ErrCredentials, ""},
 		"weak user":       {"redis://weak:s3cret@" + host, ErrCredentials, "info"},
 		"nobody there":    {"redis://user:hush-hush@127.0.0.1:1/0", broker.ErrUnavailable, "127.0.0.1:1"},
-		"no TLS there":    {"rediss://user:hush-hush@" + host, broker.ErrUnavailable, ""},
+		"no TLS there":    {"rediss://user:hush-hush@" + host + "?dial_timeout=500ms", broker.ErrUnavailable, ""},
 		"a wrong scheme":  {"http://127.0.0.1:6379", nil, "http"},
 		"no scheme":       {"127.0.0.1:6379", nil, "redis://"},
 		"no host":         {"redis://", nil, "host"},

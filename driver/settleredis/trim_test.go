@@ -13,10 +13,8 @@ import (
 func TestTrimmingNeverOutrunsAGroup(t *testing.T) {
 	cfg := config(t)
 	cfg.Partitions, cfg.Retention, cfg.TrimEvery = 1, 50*time.Millisecond, time.Hour
-	b := openAt(t, server.Shared(t, server.Redis), cfg)
-	if err := b.db.ConfigSet(t.Context(), "stream-node-max-entries", "10").Err(); err != nil {
-		t.Fatal(err)
-	}
+	s := server.Start(t, server.Redis, server.Options{Settings: map[string]string{"stream-node-max-entries": "10"}})
+	b := openAt(t, s.URL(), cfg)
 	batch := func() {
 		t.Helper()
 		for i := range 100 {
