@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
@@ -21,6 +22,7 @@ import (
 
 // desk answers operators about services: those of this process, and those of its peers.
 type desk struct {
+	process  string // tells this process from its peers, which may be named in their own list
 	letters  map[string]*deadletter.Queue
 	outboxes map[string]relay.Parking
 	peers    map[string]*Peer
@@ -29,10 +31,33 @@ type desk struct {
 	log      *slog.Logger
 }
 
-// routes are the operator's routes of dead letters, of events that a broker refused, and of traffic.
+// newDesk returns a desk. Its letters, outboxes and peers may be filled later, before it is asked.
+func newDesk(d desk) *desk {
+	d.process = rand.Text()
+	return &d
+}
+
+// routes are the operator's routes of dead letters, of events that a broker refused, and of traffic. Another
+// desk that asks is answered for this process alone: it asks everybody itself.
 func (d *desk) routes() map[string]http.Handler {
 	all := map[string]http.Handler{}
-	for route, h := range map[string]http.HandlerFunc{
+	alone := *d
+	alone.peers = nil
+	own := alone.handlers()
+	for route, h := range d.handlers() {
+		all[route] = d.operator(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get(deskHeader) != "" {
+				own[route](w, r)
+				return
+			}
+			h(w, r)
+		}))
+	}
+	return all
+}
+
+func (d *desk) handlers() map[string]http.HandlerFunc {
+	all := map[string]http.HandlerFunc{
 		"GET /api/dlq":                   d.listLetters,
 		"GET /api/dlq/causes":            d.listCauses,
 		"GET /api/dlq/audit":             d.listAudit,
@@ -41,11 +66,9 @@ func (d *desk) routes() map[string]http.Handler {
 		"POST /api/dlq/reprocess/batch":  d.replayBatch,
 		"POST /api/dlq/{id}/discard":     d.discard,
 		"POST /api/outbox/replay":        d.replayOutbox,
-	} {
-		all[route] = d.operator(h)
 	}
 	if d.traffic != nil {
-		all["GET /internal/stats"] = d.operator(http.HandlerFunc(d.serveTraffic))
+		all["GET /internal/stats"] = d.serveTraffic
 	}
 	return all
 }

@@ -76,7 +76,7 @@ func NewNode(cfg NodeConfig) http.Handler {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	d := &desk{letters: cfg.Letters, outboxes: cfg.Outboxes, traffic: cfg.Traffic, token: cfg.OperatorToken, log: cfg.Logger}
+	d := newDesk(desk{letters: cfg.Letters, outboxes: cfg.Outboxes, traffic: cfg.Traffic, token: cfg.OperatorToken, log: cfg.Logger})
 	routes := d.passed(cfg.Services)
 	for route, h := range cfg.Lookups {
 		routes[route] = d.operator(h)

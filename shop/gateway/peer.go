@@ -206,6 +206,9 @@ func unreachable(err error) *problem.Problem {
 	return p
 }
 
+// deskHeader marks what a desk asks another one.
+const deskHeader = "X-Settle-Desk"
+
 // question is an operator's request to a peer.
 type question struct {
 	method, path string
@@ -234,6 +237,7 @@ func (p *Peer) exchange(ctx context.Context, to *Peer, q question, answer any) (
 		return err
 	}
 	r.Header.Set("Authorization", "Bearer "+q.token)
+	r.Header.Set(deskHeader, "1")
 	if q.operator != "" {
 		r.Header.Set("X-Operator", q.operator)
 	}

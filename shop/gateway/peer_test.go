@@ -292,6 +292,26 @@ func TestTrafficOfInstances(t *testing.T) {
 	}
 }
 
+// TestPeerOfItself gives a gateway a list of peers that it is in itself, as one list for all processes has it.
+func TestPeerOfItself(t *testing.T) {
+	var h atomic.Pointer[http.Handler]
+	url := serveAt(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*h.Load()).ServeHTTP(w, r) }))
+	r := newRig(t, func(c *Config) {
+		c.Peers = map[string]*Peer{"order": newPeer(t, "order", url), "gateway": newPeer(t, "gateway", url)}
+		c.Traffic = func(context.Context) (map[string]Traffic, error) {
+			return map[string]Traffic{"order": {Handled: 1}, "gateway": {Handled: 2}}, nil
+		}
+	})
+	h.Store(&r.handler)
+	if a := decoded[TrafficAnswer](t, r.operate("GET /internal/stats")); a.Handled != 3 || len(a.Services) != 2 {
+		t.Errorf("traffic is %+v", a)
+	}
+	r.park("order", "1", "boom", 1)
+	if p := r.list(""); len(p.Items) != 1 {
+		t.Errorf("letters are %+v", p)
+	}
+}
+
 func TestNode(t *testing.T) {
 	ready := errors.New("draining")
 	h := NewNode(NodeConfig{

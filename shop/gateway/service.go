@@ -80,9 +80,9 @@ func New(store settle.Store, b broker.Broker, cfg Config) (*Service, error) {
 	if s.log == nil {
 		s.log = slog.Default()
 	}
-	s.desk = &desk{
+	s.desk = newDesk(desk{
 		letters: cfg.Letters, outboxes: cfg.Outboxes, peers: cfg.Peers, traffic: cfg.Traffic, token: cfg.OperatorToken, log: s.log,
-	}
+	})
 	s.services = map[string]http.Handler{}
 	for name := range Routes() {
 		switch p := cfg.Peers[name]; {

@@ -58,6 +58,8 @@ type TrafficAnswer struct {
 	Traffic
 
 	Services map[string]Traffic `json:"services"`
+	// Process tells the process that answered from others, for as long as it runs.
+	Process string `json:"process"`
 }
 
 // instanceGrace is how long an instance that does not answer any more is waited for: what it had in hand
@@ -73,7 +75,7 @@ func (d *desk) serveTraffic(w http.ResponseWriter, r *http.Request) {
 		d.fail(w, err)
 		return
 	}
-	answer := TrafficAnswer{Services: all}
+	answer := TrafficAnswer{Services: all, Process: d.process}
 	for _, t := range all {
 		answer.Traffic = answer.Plus(t)
 	}
@@ -86,44 +88,57 @@ func (d *desk) gather(ctx context.Context) (map[string]Traffic, error) {
 	if err != nil {
 		return nil, err
 	}
-	all = maps.Clone(all)
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	heard := map[string]bool{} // those of this process have said theirs
+	g := gathering{all: maps.Clone(all), said: map[[2]string]bool{}, heard: map[string]bool{}}
 	for name := range all {
-		heard[name] = true
+		g.heard[name], g.said[[2]string{d.process, name}] = true, true
 	}
-	var failed []error
+	var wg sync.WaitGroup
 	for name, p := range d.peers {
 		for _, in := range p.instances {
 			wg.Go(func() {
 				var answer TrafficAnswer
 				err := p.askOne(ctx, in, question{method: http.MethodGet, path: "/internal/stats", token: d.token}, &answer)
-				of, ok := answer.Services[name]
-				if err == nil && !ok {
+				if _, ok := answer.Services[name]; err == nil && !ok {
 					err = &UnreachableError{Service: name, Sent: true, Err: errors.New(in.base.String() + " has no such service")}
 				}
-				mu.Lock()
-				defer mu.Unlock()
-				if err != nil {
-					if time.Since(time.Unix(0, in.seen.Load())) < instanceGrace {
-						failed = append(failed, err)
-					}
-					return
-				}
-				in.seen.Store(time.Now().UnixNano())
-				if heard[name] {
-					of = all[name].beside(of)
-				}
-				heard[name], all[name] = true, of
+				g.add(name, in, answer, err)
 			})
 		}
 	}
 	wg.Wait()
 	for _, name := range slices.Sorted(maps.Keys(d.peers)) {
-		if !heard[name] {
-			failed = append(failed, &UnreachableError{Service: name, Err: errors.New("no instance answers")})
+		if !g.heard[name] {
+			g.failed = append(g.failed, &UnreachableError{Service: name, Err: errors.New("no instance answers")})
 		}
 	}
-	return all, errors.Join(failed...)
+	return g.all, errors.Join(g.failed...)
+}
+
+// gathering is what several processes say of themselves. One that is asked at two addresses counts once.
+type gathering struct {
+	mu     sync.Mutex
+	all    map[string]Traffic
+	said   map[[2]string]bool // process and service
+	heard  map[string]bool    // service
+	failed []error
+}
+
+func (g *gathering) add(name string, in *instance, answer TrafficAnswer, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err != nil {
+		if time.Since(time.Unix(0, in.seen.Load())) < instanceGrace {
+			g.failed = append(g.failed, err)
+		}
+		return
+	}
+	in.seen.Store(time.Now().UnixNano())
+	of, by := answer.Services[name], [2]string{answer.Process, name}
+	if g.said[by] {
+		return
+	}
+	if g.heard[name] {
+		of = g.all[name].beside(of)
+	}
+	g.said[by], g.heard[name], g.all[name] = true, true, of
 }
