@@ -2,13 +2,12 @@ package settlekafka
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"os"
 	"strings"
 	"testing"
 	"time"
-
-	"crypto/rand"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"

@@ -2,7 +2,7 @@ package settlekafka_test
 
 import (
 	"context"
-	"log"
+	"fmt"
 	"time"
 
 	"github.com/settledev/settle/broker"
@@ -17,15 +17,18 @@ func Example() {
 	ctx := context.Background()
 	b, err := settlekafka.Open(ctx, "kafka://127.0.0.1:9092", settlekafka.Config{Replication: 3})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer func() { _ = b.Close() }()
 	r, err := relay.New(memory.New().Outbox(), b, relay.Config{})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	if err := r.Run(ctx); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 }
 
@@ -45,9 +48,11 @@ func ExampleStage() {
 		return out, nil
 	})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	if err := s.Run(context.Background()); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 }

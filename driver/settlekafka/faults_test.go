@@ -29,14 +29,14 @@ func TestKilledBroker(t *testing.T) {
 			b := open(t, own.URL(), Config{Partitions: 4, AckWait: time.Second, SessionTimeout: 2 * time.Second, TransactionalID: id})
 			read := collect(t, b, orders)
 			r := startRelay(t, b, relay.Config{PublishTimeout: 2 * time.Second, DrainTimeout: 30 * time.Second, RetryMax: 500 * time.Millisecond})
-			r.addSome(t, 500, 20)
+			r.addSome(t, 500)
 			read.await(t, 500, 30*time.Second)
 			for i := range 2 {
 				own.Kill()
-				r.addSome(t, 500, 20)
+				r.addSome(t, 500)
 				_ = pause(t.Context(), 3*time.Second)
 				own.Restart()
-				r.addSome(t, 500, 20)
+				r.addSome(t, 500)
 				read.await(t, 500+1000*(i+1), time.Minute)
 			}
 			r.sameOrder(t, read)
@@ -47,6 +47,51 @@ func TestKilledBroker(t *testing.T) {
 			}
 			t.Logf("%d outages, %d messages for %d events", r.outages, read.total, len(read.seen))
 		})
+	}
+}
+
+// TestKilledNodes kills the nodes of a cluster one after the other, leaders among them.
+func TestKilledNodes(t *testing.T) {
+	own := server.Start(t, server.KafkaCluster, server.Options{})
+	b := open(t, own.URL(), Config{Partitions: 6, Replication: 3, SessionTimeout: 3 * time.Second})
+	read := collect(t, b, orders)
+	r := startRelay(t, b, relay.Config{RetryMax: 500 * time.Millisecond})
+	r.addSome(t, 200)
+	read.await(t, 200, 30*time.Second)
+	for i := range 2 {
+		own.KillNode(i)
+		r.addSome(t, 200)
+		read.await(t, 200*(2*i+2), time.Minute) // without the node
+		own.RestartNode(i)
+		r.addSome(t, 200)
+		read.await(t, 200*(2*i+3), time.Minute)
+	}
+	r.sameOrder(t, read)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.parked) > 0 {
+		t.Errorf("%d events parked", len(r.parked))
+	}
+	t.Logf("%d outages, %d messages for %d events", r.outages, read.total, len(read.seen))
+}
+
+// TestCloseWithoutBroker leaves while nobody is there to be told.
+func TestCloseWithoutBroker(t *testing.T) {
+	own := server.Start(t, server.Kafka, server.Options{})
+	b := open(t, own.URL(), Config{Partitions: 1, AckWait: time.Second})
+	publish(t, b, oneMessage("a", "0"))
+	p := next(t, subscribe(t, b, "group", orders))
+	at := fetchSome(t, p)[0].Position
+	own.Kill()
+	if err := p.Ack(t.Context(), at); err != nil && !errors.Is(err, broker.ErrRevoked) {
+		t.Error(err)
+	}
+	began := time.Now()
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("closing took %s", took)
 	}
 }
 
@@ -146,7 +191,7 @@ func TestLoweredLimitParksOnlyItsKey(t *testing.T) {
 
 func setSizeMax(t *testing.T, b *Broker, n int) {
 	t.Helper()
-	changes := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "max.message.bytes", Value: kadm.StringPtr(fmt.Sprint(n))}}
+	changes := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "max.message.bytes", Value: new(fmt.Sprint(n))}}
 	answers, err := b.admin.AlterTopicConfigs(t.Context(), changes, b.cfg.topicName(orders))
 	if err == nil {
 		_, err = answers.On(b.cfg.topicName(orders), nil)

@@ -27,7 +27,7 @@ type membership struct {
 	topics []string
 
 	mu      sync.Mutex
-	parts   map[place]*partition // assigned to us, handed out or not
+	parts   map[place]*partition // assigned to us, handed out or not; nil while one is given back
 	queue   []*partition         // to be handed out
 	trouble error                // what keeps us from being assigned anything, until Next has told
 	closed  bool
@@ -141,7 +141,7 @@ func (m *membership) assigned(s *session, parts map[string][]int32) {
 	for name, indexes := range parts {
 		for _, index := range indexes {
 			at := place{name, index}
-			if m.parts[at] == nil {
+			if _, known := m.parts[at]; !known {
 				m.offer(s, at)
 			}
 		}
@@ -208,12 +208,12 @@ func (m *membership) release(p *partition) {
 		return
 	}
 	close(p.revoked)
-	delete(m.parts, p.at)
+	m.parts[p.at] = nil
 	m.mu.Unlock()
 	p.drop() // Before the next one reads, so that the two never meet.
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.parts[p.at] == nil && p.session.isLive() && !m.closed {
+	if next, ours := m.parts[p.at]; ours && next == nil && !m.closed {
 		m.offer(p.session, p.at)
 	}
 }

@@ -231,15 +231,19 @@ func (p *partition) signal() {
 	}
 }
 
-// take returns what is in the buffer, up to limit, and an error once it is empty.
+// take returns what is in the buffer, up to limit, and an error once it is empty. The last message takes
+// the position of the marks behind it: on a quiet topic retention drops them with it, and a position
+// before them would look like one that was overtaken.
 func (p *partition) take(limit int) ([]broker.Message, error) {
 	p.mu.Lock()
 	n := 0
-	for messages := 0; n < len(p.buffer) && messages < limit; n++ {
-		p.bytes -= size(p.buffer[n])
+	for messages := 0; n < len(p.buffer); n++ {
 		if !p.buffer[n].Attrs.IsControl() {
-			messages++
+			if messages++; messages > limit {
+				break
+			}
 		}
+		p.bytes -= size(p.buffer[n])
 	}
 	records := p.buffer[:n:n]
 	p.buffer = p.buffer[n:]
@@ -267,8 +271,9 @@ func (p *partition) take(limit int) ([]broker.Message, error) {
 		}
 	}
 	if len(messages) > 0 {
-		p.position = messages[len(messages)-1].Position
-		err = nil
+		last := &messages[len(messages)-1]
+		last.Position.Offset = uint64(p.next)
+		p.position, err = last.Position, nil
 	}
 	return messages, err
 }

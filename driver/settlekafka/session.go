@@ -111,16 +111,19 @@ func (s *session) run(ctx context.Context) {
 	}
 	s.m.revokeAll()
 	s.commit(s.group)
-	s.group.Close()
+	s.leave()
 	s.reader.Close()
 	s.m.revokeAll() // What was assigned while the group was left.
 }
 
-// isLive reports whether partitions of the session may be handed out.
-func (s *session) isLive() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.ended
+// leave tells the group, unless the member is static. A cluster that is away finds out by itself.
+func (s *session) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), s.m.broker.cfg.AckWait)
+	defer cancel()
+	if err := s.group.LeaveGroupContext(ctx); err != nil {
+		s.m.broker.cfg.Logger.Debug("leaving the group failed", "group", s.m.group, "err", err)
+	}
+	s.group.Close()
 }
 
 // restart ends the session for another one, when a topic turned out to be in another life.

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	stageRetryMin = 100 * time.Millisecond
-	stageRetryMax = 10 * time.Second
+	stageRetryShortest = 100 * time.Millisecond
+	stageRetryLongest  = 10 * time.Second
 )
 
 // StageConfig says what a stage reads, and how. Group and Topics are required.
@@ -62,7 +62,7 @@ func NewStage(url string, cfg StageConfig, fn Transform) (*Stage, error) {
 	if cfg.TransactionalID == "" {
 		cfg.TransactionalID = cfg.Group + "." + rand.Text()
 	}
-	if cfg.Config, err = cfg.Config.withDefaults(); err != nil {
+	if cfg.Config, err = cfg.withDefaults(); err != nil {
 		return nil, err
 	}
 	if cfg.BatchMax == 0 {
@@ -110,7 +110,7 @@ func (s *Stage) Run(ctx context.Context) error {
 			return fmt.Errorf("settlekafka: stage %s: %w", s.cfg.Group, err)
 		}
 		failures++
-		wait := min(stageRetryMin<<min(failures-1, 10), stageRetryMax)
+		wait := min(stageRetryShortest<<min(failures-1, 10), stageRetryLongest)
 		s.cfg.Logger.Warn("stage begins again", "group", s.cfg.Group, "attempt", failures, "wait", wait, "err", err)
 		_ = pause(ctx, wait)
 	}
@@ -164,7 +164,6 @@ func (s *Stage) join(ctx context.Context) error {
 		kgo.SessionTimeout(s.cfg.SessionTimeout),
 		kgo.HeartbeatInterval(max(s.cfg.SessionTimeout/10, 100*time.Millisecond)),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.RequireStableFetchOffsets(),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.ConsumeResetOffset(reset),
 		kgo.FetchMaxWait(s.cfg.Wait),

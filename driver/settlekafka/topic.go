@@ -137,7 +137,7 @@ func (b *Broker) createTopic(ctx context.Context, name string) error {
 	if replication == 0 {
 		replication = -1
 	}
-	configs := map[string]*string{"max.message.bytes": kadm.StringPtr(strconv.Itoa(event.DataBytesMax + headerRoom))}
+	configs := map[string]*string{"max.message.bytes": new(strconv.Itoa(event.DataBytesMax + headerRoom))}
 	_, err := b.admin.CreateTopic(ctx, int32(b.cfg.Partitions), replication, configs, name)
 	if errors.Is(err, kerr.TopicAlreadyExists) {
 		return nil
