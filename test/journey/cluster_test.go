@@ -26,6 +26,7 @@ type cluster struct {
 	dir       string
 	data      string
 	broker    string
+	prefix    string
 	addresses map[string]string // of every service, and of pgsim and platformsim
 	running   map[string]*program
 }
@@ -101,7 +102,7 @@ func services() []string {
 // newCluster starts everything and returns when all of it is ready.
 func newCluster(t *testing.T, data, broker string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dir: newDir(t), data: data, broker: broker, addresses: map[string]string{}, running: map[string]*program{}}
+	c := &cluster{t: t, dir: newDir(t), data: data, broker: broker, prefix: fmt.Sprintf("journey%d", time.Now().UnixNano()), addresses: map[string]string{}, running: map[string]*program{}}
 	for _, name := range append(services(), "pgsim", "platformsim") {
 		c.addresses[name] = freeAddress(t)
 	}
@@ -122,7 +123,7 @@ func (c *cluster) url(name string) string { return "http://" + c.addresses[name]
 func (c *cluster) start(name string) {
 	c.t.Helper()
 	args := []string{
-		"serve", "--services", name, "--dir", c.dir, "--addr", c.addresses[name], "--broker", c.broker, "--topic-prefix", "journey",
+		"serve", "--services", name, "--dir", c.dir, "--addr", c.addresses[name], "--broker", c.broker, "--topic-prefix", c.prefix,
 		"--data", c.data, "--gateway-url", c.url("pgsim"), "--platform-url", c.url("platformsim"),
 	}
 	for _, peer := range services() {
@@ -184,12 +185,14 @@ func (c *cluster) handled() int64 {
 	return stats.Handled
 }
 
-// TestCluster runs every service in a process of its own, on files and a NATS server, and on files alone, whose
-// outboxes the others follow. It replays a file through the gateway, kills processes on the way, and wants
+// TestCluster runs every service in a process of its own, on files and the server of a broker, and on files
+// alone, whose outboxes the others follow. It replays a file through the gateway, kills processes on the way, and wants
 // every book to balance.
 func TestCluster(t *testing.T) {
 	binary.NeedsProcesses(t)
 	t.Run("nats", func(t *testing.T) { replayOnCluster(t, server.Start(t, server.NATS, server.Options{}).URL()) })
+	t.Run("kafka", func(t *testing.T) { replayOnCluster(t, server.Shared(t, server.Kafka)) })
+	t.Run("redis", func(t *testing.T) { replayOnCluster(t, server.Shared(t, server.Redis)) })
 	t.Run("store", func(t *testing.T) { replayOnCluster(t, "store") })
 }
 
@@ -261,7 +264,7 @@ func TestClusterPartAway(t *testing.T) {
 		return a.Status == http.StatusOK && json.Unmarshal([]byte(a.Body), &o) == nil && o.State == "COMPLETED" && len(o.Timeline) > 0
 	})
 	// A second process of a service on a file is refused, and says why.
-	out := binary.Run(t, "serve", "--services", "shipping", "--dir", c.dir, "--addr", "127.0.0.1:0", "--broker", c.broker, "--topic-prefix", "journey")
+	out := binary.Run(t, "serve", "--services", "shipping", "--dir", c.dir, "--addr", "127.0.0.1:0", "--broker", c.broker, "--topic-prefix", c.prefix)
 	if out.Code != 1 || !strings.Contains(out.Stderr, "one process") || !strings.Contains(out.Stderr, fmt.Sprintf("pid %d", c.running["shipping"].cmd.Process.Pid)) {
 		t.Errorf("a second process: exit code %d\n%s", out.Code, out.Stderr)
 	}

@@ -36,7 +36,16 @@ func (a *App) Traffic(ctx context.Context) (map[string]gateway.Traffic, error) {
 			return nil, err
 		}
 		count := a.traffic[svc.Name()]
-		all[svc.Name()] = trafficOf(stats, count.handled.Load(), count.duplicates.Load())
+		t := trafficOf(stats, count.handled.Load(), count.duplicates.Load())
+		if !a.standby() {
+			// What waits for a group that has no partition yet cannot be counted, and must not look like nothing.
+			for _, g := range stats.Groups {
+				if len(g.Partitions) == 0 {
+					t.Lag++
+				}
+			}
+		}
+		all[svc.Name()] = t
 	}
 	return all, nil
 }
@@ -82,19 +91,24 @@ func (a *App) WaitReady(ctx context.Context) error {
 // instances, which a broker asks first, have them all. It exceeds what a broker needs to notice that a member died.
 const standbyAfter = time.Minute
 
+// standby reports whether a group without a partition is one.
+func (a *App) standby() bool {
+	started := a.started.Load()
+	return started != 0 && time.Since(time.Unix(0, started)) > standbyAfter
+}
+
 // pingTimeout bounds the question whether the broker is there.
 const pingTimeout = 2 * time.Second
 
 // Ready reports why this process cannot take work yet, or any more.
 func (a *App) Ready(ctx context.Context) error {
-	started := a.started.Load()
 	switch {
-	case started == 0:
+	case a.started.Load() == 0:
 		return errors.New("not started yet")
 	case a.draining.Load():
 		return errors.New("draining")
 	}
-	standby := time.Since(time.Unix(0, started)) > standbyAfter
+	standby := a.standby()
 	for _, svc := range a.shop.services {
 		stats, err := svc.Stats(ctx)
 		if err != nil {
