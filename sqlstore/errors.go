@@ -16,6 +16,9 @@ var (
 	// ErrConflict says that a transaction met another one (deadlock, serialisation failure, lock timeout) and
 	// was rolled back. The store has repeated it several times already.
 	ErrConflict = errors.New("transaction met a conflicting one")
+	// ErrRebase says that the outbox was copied from another database cluster (a dump that was restored): its
+	// windows mean nothing here. `settle outbox rebase` begins anew with everything that is kept.
+	ErrRebase = errors.New("outbox belongs to another database cluster")
 	// ErrDuplicate says that a row with the same key is there already. The transaction is over.
 	ErrDuplicate = errors.New("row with this key exists")
 	// ErrCorrupt says that the file is no database, or a damaged one. Restore it.

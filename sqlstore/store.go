@@ -21,6 +21,9 @@ import (
 	"github.com/settledev/settle/txn"
 )
 
+// shardsMax bounds Config.Shards.
+const shardsMax = 1024
+
 // Config is what a store may decide. The zero Config is ready for production.
 type Config struct {
 	// Gap is the least time between two commits of a busy writer. Default 2ms.
@@ -36,6 +39,9 @@ type Config struct {
 	// StatementsMax bounds the prepared statements kept, for the writer and for the readers each.
 	// Default 256.
 	StatementsMax int
+	// Shards is into how many parts the outbox is divided, each with a relay of its own: for fault isolation, as
+	// one relay reads faster than brokers write. Only on a server. Never lower it. Default 1.
+	Shards int
 	// TxTimeout bounds one transaction on a server, from its begin to its commit. Default 30s.
 	TxTimeout time.Duration
 	// TailBytesMax bounds the newest events kept in memory for readers at the head. Default 4 MiB.
@@ -57,6 +63,7 @@ func (c Config) withDefaults() (Config, error) {
 		{&c.QueueMax, 1024, "QueueMax"},
 		{&c.StatementsMax, 256, "StatementsMax"},
 		{&c.TailBytesMax, 4 << 20, "TailBytesMax"},
+		{&c.Shards, 1, "Shards"},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value
@@ -64,6 +71,9 @@ func (c Config) withDefaults() (Config, error) {
 		if *d.field < 0 {
 			return c, fmt.Errorf("%s %d is negative", d.name, *d.field)
 		}
+	}
+	if c.Shards > shardsMax {
+		return c, fmt.Errorf("%d shards, %d allowed", c.Shards, shardsMax)
 	}
 	if c.NoGap && c.Gap != 0 {
 		return c, fmt.Errorf("gap of %s and NoGap contradict one another", c.Gap)
@@ -231,8 +241,15 @@ func (s *Store) bind(q *statements) {
 
 // initOutbox gives the store the log that its kind of database can keep in order.
 func (s *Store) initOutbox(q *statements) {
-	s.rowid = newRowidLog(s, q)
-	s.outbox = s.rowid
+	switch q.dialect {
+	case postgresName:
+		s.outbox = newWindowLog(s, q)
+	case mysqlName:
+		s.outbox = newShardLog(s, q)
+	default:
+		s.rowid = newRowidLog(s, q)
+		s.outbox = s.rowid
+	}
 }
 
 // Dialect returns the name of the database's SQL: sqlite, postgres or mysql. Services choose their own

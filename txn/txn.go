@@ -190,6 +190,9 @@ func (tx *Tx) afterCommit(fn func()) {
 	fn()
 }
 
+// Raw returns the driver's own transaction, for driver packages that give it to users by its own type.
+func (tx *Tx) Raw() any { return tx.conn.Raw() }
+
 // Executor is what [sql.Conn] and [sql.Tx] have in common, as object mappers and generated queries
 // expect it.
 type Executor interface {

@@ -1,0 +1,72 @@
+package settlepgx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/settledev/settle/sqlstore"
+)
+
+// ErrCredentials says that the server refused who we are, or does not let us use the database.
+var ErrCredentials = errors.New("the server refused the credentials")
+
+// ErrNoDatabase says that the server has no such database.
+var ErrNoDatabase = errors.New("there is no such database")
+
+// classify names the errors that somebody has to act upon, by the codes of PostgreSQL's appendix A.
+func classify(err error) error {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return classifyCode(e.Code)
+	}
+	var op *net.OpError
+	var connect *pgconn.ConnectError
+	switch {
+	case errors.As(err, &op), errors.As(err, &connect), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, net.ErrClosed), pgconn.SafeToRetry(err), closed(err):
+		return sqlstore.ErrUnavailable
+	case errors.Is(err, context.DeadlineExceeded):
+		return sqlstore.ErrUnavailable // The store's own limit of a transaction: the server hangs.
+	}
+	return nil
+}
+
+// closed knows pgx's own word for it, which is no value.
+func closed(err error) bool { return err != nil && strings.Contains(err.Error(), "conn closed") }
+
+func classifyCode(code string) error {
+	switch code {
+	case "40001", "40P01", "55P03": // serialisation, deadlock, lock not available
+		return sqlstore.ErrConflict
+	case "23505":
+		return sqlstore.ErrDuplicate
+	case "53100":
+		return sqlstore.ErrDiskFull
+	case "58030":
+		return sqlstore.ErrIO
+	case "XX001", "XX002":
+		return sqlstore.ErrCorrupt
+	case "28000", "28P01", "42501":
+		return ErrCredentials
+	case "3D000":
+		return ErrNoDatabase
+	case "25006": // read only: a failover is under way, or this is a standby
+		return sqlstore.ErrUnavailable
+	}
+	if strings.HasPrefix(code, "08") || strings.HasPrefix(code, "57P") || strings.HasPrefix(code, "53") {
+		return sqlstore.ErrUnavailable // connections, shutdown, too many of something
+	}
+	return nil
+}
+
+func classified(err error) error {
+	if kind := classify(err); kind != nil && !errors.Is(err, kind) {
+		return fmt.Errorf("%w: %w", kind, err)
+	}
+	return err
+}
