@@ -93,12 +93,16 @@ func BenchmarkRawProduce(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer cl.Close()
-			value := flat(&benchMessages(1)[0])
+			values := make([][]byte, size)
+			for i, m := range benchMessages(size) {
+				m.Event.ID = event.NewID(m.Event.OccurredAt)
+				values[i] = flat(&m)
+			}
 			b.ResetTimer()
 			inParallel(b, func(messages []broker.Message) {
 				records := make([]*kgo.Record, len(messages))
 				for i := range records {
-					records[i] = &kgo.Record{Topic: to.cfg.topicName(orders), Key: []byte(messages[i].Event.AggregateID), Value: value}
+					records[i] = &kgo.Record{Topic: to.cfg.topicName(orders), Key: []byte(messages[i].Event.AggregateID), Value: values[i]}
 				}
 				if err := cl.ProduceSync(context.Background(), records...).FirstErr(); err != nil {
 					b.Error(err)

@@ -17,6 +17,7 @@ const (
 	// (Debezium): nanoseconds since 1970, under a name that no reader of CloudEvents takes for a timestamp.
 	nanosHeader = "ce_timeunixnano"
 	headersMax  = 16
+	textBytes   = 448
 )
 
 // headerName is where the Kafka binding of CloudEvents puts an attribute: ce_ before its name, but the
@@ -57,17 +58,23 @@ func headerName(attribute string) string {
 // foreign producers. The record's time is that of publishing, because retention goes by it.
 func encode(topic string, m *broker.Message) *kgo.Record {
 	headers := make([]kgo.RecordHeader, 0, headersMax)
+	text := make([]byte, 0, textBytes) // all of it in one piece, as long as it fits
+	put := func(value string) []byte {
+		at := len(text)
+		text = append(text, value...)
+		return text[at:len(text):len(text)]
+	}
 	for name, value := range m.Event.Attributes() {
-		headers = append(headers, kgo.RecordHeader{Key: headerName(name), Value: []byte(value)})
+		headers = append(headers, kgo.RecordHeader{Key: headerName(name), Value: put(value)})
 	}
 	if m.Origin != "" {
-		headers = append(headers, kgo.RecordHeader{Key: originHeader, Value: []byte(m.Origin)})
+		headers = append(headers, kgo.RecordHeader{Key: originHeader, Value: put(m.Origin)})
 	}
 	data := m.Event.Data
 	if data == nil {
 		data = []byte{} // No value at all would be a tombstone, which compaction takes as a deletion.
 	}
-	return &kgo.Record{Topic: topic, Key: []byte(m.Event.AggregateID), Value: data, Headers: headers}
+	return &kgo.Record{Topic: topic, Key: put(m.Event.AggregateID), Value: data, Headers: headers}
 }
 
 // batchSize is what a record takes as the only one of its batch, as the broker counts it and the client

@@ -244,6 +244,8 @@ func (b *Broker) result(name string, err, reason error) error {
 
 // oneByOne sends again what stood in refused batches, each message in a batch of its own. It happens when
 // a topic takes less than it did when it was asked: the client fails all that waits for the partition.
+// Order has one gap here: a call that is just being handed to the client when another call's batch is
+// refused may have a later message of a key stored, and the earlier one only now.
 func (p *idempotent) oneByOne(ctx context.Context, c *call) {
 	p.mu.Lock() // Nobody's messages may share the batches.
 	defer p.mu.Unlock()
