@@ -59,7 +59,7 @@ func bellRings(t *testing.T, h Harness) {
 	storetest.Add(t, s, 1, "a")
 	storetest.Rings(t, ring, "a commit that added an event")
 	storetest.Rings(t, other, "a commit that added an event, a second listener")
-	got := labels(t, read(t, s.Outbox(), relay.Lease{}, outbox.Position{}, 10))
+	got := labels(t, read(t, s.Outbox(), claim(t, s.Outbox(), "a"), outbox.Position{}, 10))
 	storetest.Equal(t, "what rang the bell must be there to be read", got, []string{"a/1"})
 	stopOther()
 	for n := range 5 {

@@ -1,14 +1,14 @@
 -- What the contracts beside the outbox keep. See 0001 for what holds of every table. Identities are the 16
 -- bytes of a UUID; names are compared byte by byte. A reader's key has to fit into 3072 bytes.
 
-CREATE TABLE settle_inbox_group (
+CREATE TABLE IF NOT EXISTS settle_inbox_group (
     id   BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
     name VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL UNIQUE
 ) ENGINE = InnoDB;
 
 -- Identities of version 7 arrive nearly in order, so that the table grows at its end, and they are
 -- forgotten by their own time (timed = 1: it has passed). Others need the index, and only they have a value in it.
-CREATE TABLE settle_inbox (
+CREATE TABLE IF NOT EXISTS settle_inbox (
     group_id   BIGINT     NOT NULL,
     event_id   BINARY(16) NOT NULL,
     at         BIGINT     NOT NULL,
@@ -18,7 +18,7 @@ CREATE TABLE settle_inbox (
     KEY settle_inbox_untimed (untimed_at)
 ) ENGINE = InnoDB;
 
-CREATE TABLE settle_position (
+CREATE TABLE IF NOT EXISTS settle_position (
     group_name  VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     `partition` VARCHAR(400) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
     fence       BIGINT       NOT NULL CHECK (fence >= 1),
@@ -30,7 +30,7 @@ CREATE TABLE settle_position (
 
 -- A letter's life: RETRYING -> gone, or -> DEAD -> RETRYING again or gone. WAITING stands behind
 -- another one of its lane (group, topic, aggregate).
-CREATE TABLE settle_letter (
+CREATE TABLE IF NOT EXISTS settle_letter (
     seq             BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
     group_name      VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     event_id        BINARY(16)   NOT NULL,
@@ -62,7 +62,7 @@ CREATE TABLE settle_letter (
     KEY settle_letter_due (group_name, state, next_at)
 ) ENGINE = InnoDB;
 
-CREATE TABLE settle_audit (
+CREATE TABLE IF NOT EXISTS settle_audit (
     id       BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
     at       BIGINT NOT NULL,
     operator VARCHAR(255)  CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
@@ -71,7 +71,7 @@ CREATE TABLE settle_audit (
     note     TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL
 ) ENGINE = InnoDB;
 
-CREATE TABLE settle_timer (
+CREATE TABLE IF NOT EXISTS settle_timer (
     id              BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
     `key`           VARBINARY(256) NOT NULL UNIQUE CHECK (length(`key`) > 0),
     at              BIGINT       NOT NULL,
@@ -92,7 +92,7 @@ CREATE TABLE settle_timer (
 ) ENGINE = InnoDB;
 
 -- A call waits (claimed = 0) until due, or is in a worker's hands (claimed = 1) until due: its lease.
-CREATE TABLE settle_call (
+CREATE TABLE IF NOT EXISTS settle_call (
     id             BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
     `call`         VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL CHECK (`call` <> ''),
     `key`          VARBINARY(256) NOT NULL CHECK (length(`key`) > 0),
@@ -110,7 +110,7 @@ CREATE TABLE settle_call (
     CHECK (NOT claimed OR attempts > 0)
 ) ENGINE = InnoDB;
 
-CREATE TABLE settle_answer (
+CREATE TABLE IF NOT EXISTS settle_answer (
     scope       VARBINARY(512) NOT NULL,
     `key`       VARBINARY(255) NOT NULL,
     fingerprint BINARY(32)     NOT NULL,
@@ -124,19 +124,20 @@ CREATE TABLE settle_answer (
 
 -- Frames are numbered by this row: whoever appends holds it until the commit, so that no reader passes a
 -- frame that becomes visible later. A feed log that was lost and begun anew has another epoch.
-CREATE TABLE settle_feed (
+CREATE TABLE IF NOT EXISTS settle_feed (
     id     SMALLINT NOT NULL PRIMARY KEY CHECK (id = 1),
     epoch  CHAR(32) CHARACTER SET ascii NOT NULL,
     `last` BIGINT   NOT NULL
 ) ENGINE = InnoDB;
-INSERT INTO settle_feed (id, epoch, `last`) VALUES (1, REPLACE(UUID(), '-', ''), 0);
-CREATE TABLE settle_frame (
+INSERT INTO settle_feed (id, epoch, `last`) VALUES (1, REPLACE(UUID(), '-', ''), 0)
+ON DUPLICATE KEY UPDATE id = id;
+CREATE TABLE IF NOT EXISTS settle_frame (
     position BIGINT       NOT NULL PRIMARY KEY,
     event    VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
     data     LONGBLOB,
     feeds    TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL
 ) ENGINE = InnoDB;
-CREATE TABLE settle_frame_feed (
+CREATE TABLE IF NOT EXISTS settle_frame_feed (
     feed     VARBINARY(512) NOT NULL,
     position BIGINT         NOT NULL,
     PRIMARY KEY (feed, position),
@@ -144,7 +145,7 @@ CREATE TABLE settle_frame_feed (
 ) ENGINE = InnoDB;
 
 -- No row is ever deleted, so that a fence never returns.
-CREATE TABLE settle_lease (
+CREATE TABLE IF NOT EXISTS settle_lease (
     name       VARBINARY(200) NOT NULL PRIMARY KEY,
     owner      VARCHAR(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
     fence      BIGINT         NOT NULL,
@@ -152,6 +153,6 @@ CREATE TABLE settle_lease (
 ) ENGINE = InnoDB;
 
 -- A row for each digest of a name that was ever serialised.
-CREATE TABLE settle_serial (
+CREATE TABLE IF NOT EXISTS settle_serial (
     slot BIGINT NOT NULL PRIMARY KEY
 ) ENGINE = InnoDB;

@@ -1,5 +1,6 @@
+-- UTC, because a local time comes twice when summer time ends.
 -- name: clock
-SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED) * 1000;
+SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) * 1000;
 
 -- name: add
 INSERT INTO settle_lease (name, owner, fence, expires_at) VALUES (?1, '', 0, 0) ON DUPLICATE KEY UPDATE name = name;

@@ -1,0 +1,52 @@
+package settlemysql
+
+import (
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/settledev/settle/sqlstore"
+)
+
+// ErrCredentials says that the server refused who we are, or does not let us use the database.
+var ErrCredentials = errors.New("the server refused the credentials")
+
+// classify names the errors that somebody has to act upon. Numbers are those of the servers' error lists.
+func classify(err error) error {
+	if e, ok := errors.AsType[*mysql.MySQLError](err); ok {
+		switch e.Number {
+		case 1213, 1205, 3572: // deadlock, lock wait timeout, NOWAIT
+			return sqlstore.ErrConflict
+		case 1062, 1586: // duplicate entry
+			return sqlstore.ErrDuplicate
+		case 1021, 1114: // disk full, table full
+			return sqlstore.ErrDiskFull
+		case 1040, 1053, 1077, 1078, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1317, 1927: // connections, shutdown, killed
+			return sqlstore.ErrUnavailable
+		case 1290, 1792, 1836: // read only: a failover is under way, or this is a replica
+			return sqlstore.ErrUnavailable
+		case 1044, 1045, 1698: // access denied
+			return ErrCredentials
+		}
+		return nil
+	}
+	var op *net.OpError
+	switch {
+	case errors.Is(err, driver.ErrBadConn), errors.Is(err, mysql.ErrInvalidConn), errors.Is(err, io.EOF),
+		errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.As(err, &op):
+		return sqlstore.ErrUnavailable
+	}
+	return nil
+}
+
+func classified(err error) error {
+	if kind := classify(err); kind != nil {
+		return fmt.Errorf("%w: %w", kind, err)
+	}
+	return err
+}
