@@ -40,30 +40,29 @@ CREATE TABLE settle_outbox_3 PARTITION OF settle_outbox FOR VALUES IN (3);
 ALTER SEQUENCE settle_outbox_id OWNED BY settle_outbox.id;
 
 -- Window t of a shard is what snapshot t shows and snapshot t-1 does not. A tick is kept before anything of its
--- window is published, so (tick, id) is the same position whoever reads, and whenever.
+-- window is published, so (tick, id) is the same position whoever reads, and whenever. lsn is where the log
+-- stood; last_id is the end of a window of which what came before has been purged.
 CREATE TABLE settle_tick (
     shard    smallint    NOT NULL,
     tick     bigint      NOT NULL CHECK (tick >= 0),
     snapshot pg_snapshot NOT NULL,
+    lsn      pg_lsn      NOT NULL,
     at       bigint      NOT NULL,
+    last_id  bigint,
     PRIMARY KEY (shard, tick)
 );
 
--- One row for each shard: its owner and how far it is carried. fence rises with each owner and never falls.
--- At or before floor_* something may have been purged, and nothing after it.
+-- One row for each shard; fence rises with each owner and never falls. (epoch, tick, id) is how far the shard
+-- has been carried. cluster is whose transaction numbers the ticks are made of: those of another mean nothing.
 CREATE TABLE settle_relay (
-    shard             smallint NOT NULL PRIMARY KEY,
-    owner             text     NOT NULL,
-    fence             bigint   NOT NULL CHECK (fence >= 0),
-    expires_at        bigint   NOT NULL,
-    epoch             bigint   NOT NULL DEFAULT 0,
-    tick              bigint   NOT NULL DEFAULT 0,
-    id                bigint   NOT NULL DEFAULT 0,
-    floor_epoch       bigint   NOT NULL DEFAULT 0,
-    floor_tick        bigint   NOT NULL DEFAULT 0,
-    floor_id          bigint   NOT NULL DEFAULT 0,
-    -- Whose transaction numbers the ticks are made of: those of another cluster mean nothing.
-    system_identifier text     NOT NULL DEFAULT ''
+    shard      smallint NOT NULL PRIMARY KEY,
+    owner      text     NOT NULL DEFAULT '',
+    fence      bigint   NOT NULL DEFAULT 0 CHECK (fence >= 0),
+    expires_at bigint   NOT NULL DEFAULT 0,
+    epoch      bigint   NOT NULL DEFAULT 0,
+    tick       bigint   NOT NULL DEFAULT 0,
+    id         bigint   NOT NULL DEFAULT 0,
+    cluster    text     NOT NULL DEFAULT ''
 ) WITH (fillfactor = 20);
 
 CREATE TABLE settle_relay_mark (
@@ -100,9 +99,8 @@ CREATE TABLE settle_relay_parked (
     parked_at       bigint   NOT NULL,
     attempts        integer  NOT NULL CHECK (attempts >= 1),
     replay          boolean  NOT NULL DEFAULT false,
-    PRIMARY KEY (shard, id)
+    PRIMARY KEY (epoch, tick, id, shard)
 );
-CREATE INDEX settle_relay_parked_position ON settle_relay_parked (epoch, tick, id);
 CREATE INDEX settle_relay_parked_key ON settle_relay_parked (topic, aggregate_id, epoch, tick, id);
 CREATE INDEX settle_relay_parked_replay ON settle_relay_parked (epoch, tick, id) WHERE replay;
 
