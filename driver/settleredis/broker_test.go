@@ -18,7 +18,14 @@ import (
 	"github.com/settledev/settle/internal/server"
 )
 
-func TestMain(m *testing.M) { os.Exit(server.Main(m)) }
+func TestMain(m *testing.M) {
+	redis.SetLogger(silent{}) // The client tells of every connection that tests break.
+	os.Exit(server.Main(m))
+}
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
 
 // quiet drops what the connection and the group say: tests provoke it.
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -2,6 +2,8 @@
 // the truth: a filter of settled events, a cache of read models, and hints that save work.
 //
 //	b, err := settleredis.Open(ctx, "redis://shop:secret@redis:6379/0", settleredis.Config{})
+//	...
+//	c, err := consumer.New(store, store, b, consumer.Config{Group: "billing", Topics: []string{"orders"}, ...})
 //
 // Each topic has a number of partitions, fixed when it is created, and each partition is one stream,
 // {settle}:log:<topic>/<n>. An entry's id is 0-<offset>, counted from 1; its fields are the event's
@@ -29,6 +31,10 @@
 // with their marks, begin a new incarnation and publish again what is in doubt, as the broker's
 // [Broker.Tail] tells them. Consumers of another incarnation read what is retained again, and the inbox
 // absorbs it.
+//
+// A server whose memory is full takes no events: publishing is unavailable, and goes on when groups have
+// acknowledged and trimming has made room, or an operator has. Everything retained is in memory, some 600
+// bytes for an event with 300 bytes of data: choose Config.Retention by that.
 //
 // Doorbells over Pub/Sub wake a waiting Fetch. One that is lost costs Config.Wait.
 //

@@ -3,6 +3,8 @@ package settleredis
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -213,5 +215,55 @@ func TestConsumerPastTheEnd(t *testing.T) {
 	got := fetchAll(t, 1, parts...)
 	if got[0].Event.ID != old[0].Event.ID || got[0].Position.Incarnation == old[0].Position.Incarnation {
 		t.Fatalf("%s at %s, want the first message in another incarnation", got[0].Event.ID, got[0].Position)
+	}
+}
+
+// TestFullMemory has a server that takes nothing more: consumers go on, also new ones, and make room.
+func TestFullMemory(t *testing.T) {
+	s := server.Start(t, server.Redis, server.Options{Settings: map[string]string{"stream-node-max-entries": "10"}})
+	cfg := config(t)
+	cfg.Partitions, cfg.Retention, cfg.TrimEvery = 1, time.Millisecond, time.Hour
+	b := openAt(t, s.URL(), cfg)
+	large := make([]byte, 20_000)
+	for i := range large {
+		large[i] = '1'
+	}
+	publish := func() error {
+		m := oneMessage("key")
+		m.Event.Data = large
+		return b.Publish(t.Context(), []broker.Message{m})[0]
+	}
+	for range 200 {
+		if err := publish(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.trim(t.Context()); err != nil { // Notes how far the log reaches.
+		t.Fatal(err)
+	}
+	full := b.db.Info(t.Context(), "memory").Val()
+	var used int64
+	for line := range strings.SplitSeq(full, "\r\n") {
+		if value, ok := strings.CutPrefix(line, "used_memory:"); ok {
+			used, _ = strconv.ParseInt(value, 10, 64)
+		}
+	}
+	if err := b.db.ConfigSet(t.Context(), "maxmemory", strconv.FormatInt(used-1_000_000, 10)).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(); !errors.Is(err, broker.ErrUnavailable) || !strings.Contains(err.Error(), "OOM") {
+		t.Fatalf("publish to a full server: %v, want ErrUnavailable", err)
+	}
+	tailOf(t, b)
+	_, parts := join(t, openAt(t, s.URL(), cfg), "g", 1)
+	got := fetchAll(t, 200, parts[0])
+	if err := parts[0].Ack(t.Context(), got[199].Position); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.trim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(); err != nil {
+		t.Fatalf("publish after trimming: %v", err)
 	}
 }

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/settledev/settle/broker"
 )
 
@@ -193,22 +191,21 @@ func (m *member) settle(ctx context.Context, targets map[string]string, logs []h
 	}
 	began := time.Now()
 	lease := m.broker.cfg.Lease
-	results, err := m.broker.db.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, c := range take {
-			p.SetArgs(ctx, m.broker.cfg.leaseKey(m.group, c.log), c.token, redis.SetArgs{Mode: "NX", TTL: lease})
-		}
-		return nil
-	})
-	for i, r := range results {
-		if r.Err() == nil {
-			take[i].ends = began.Add(lease)
-			m.add(take[i])
+	keys, args := make([]string, len(take)), []any{lease.Milliseconds()}
+	for i, c := range take {
+		keys[i], args = m.broker.cfg.leaseKey(m.group, c.log), append(args, c.token)
+	}
+	taken, err := m.broker.scripts.take.Run(ctx, m.broker.db, keys, args...).Int64Slice()
+	if err != nil {
+		return err // What was taken all the same ends by itself.
+	}
+	for i, c := range take {
+		if i < len(taken) && taken[i] == 1 { // Otherwise another member was faster.
+			c.ends = began.Add(lease)
+			m.add(c)
 		}
 	}
-	if errors.Is(err, redis.Nil) {
-		return nil // Another member was faster.
-	}
-	return err
+	return nil
 }
 
 // add offers a lease to Next, or drops it when the member has left meanwhile: it then ends by itself.

@@ -7,6 +7,8 @@ import (
 )
 
 // The scripts. Each is one step that nothing comes between; Redis stores its writes together or not at all.
+// Those that consume may exceed the server's memory by the little that they write: otherwise nothing could
+// be acknowledged and trimmed once it is full.
 var (
 	//go:embed lua/look.lua
 	lookSource string
@@ -22,6 +24,8 @@ var (
 	ackSource string
 	//go:embed lua/beat.lua
 	beatSource string
+	//go:embed lua/take.lua
+	takeSource string
 	//go:embed lua/release.lua
 	releaseSource string
 	//go:embed lua/trim.lua
@@ -36,7 +40,7 @@ var (
 
 // scripts are the broker's, with their hashes.
 type scripts struct {
-	look, incarnate, topic, publish, own, ack, beat, release, trim *redis.Script
+	look, incarnate, topic, publish, own, ack, beat, take, release, trim *redis.Script
 }
 
 func newScripts() scripts {
@@ -44,7 +48,7 @@ func newScripts() scripts {
 		look: redis.NewScript(lookSource), incarnate: redis.NewScript(incarnateSource),
 		topic: redis.NewScript(topicSource), publish: redis.NewScript(publishSource),
 		own: redis.NewScript(ownSource), ack: redis.NewScript(ackSource),
-		beat: redis.NewScript(beatSource), release: redis.NewScript(releaseSource),
+		beat: redis.NewScript(beatSource), take: redis.NewScript(takeSource), release: redis.NewScript(releaseSource),
 		trim: redis.NewScript(trimSource),
 	}
 }

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Acknowledges a range of messages for the owner of the lease.
 -- KEYS log, lease. ARGV group, token, first offset, last offset.
 if redis.call('GET', KEYS[2]) ~= ARGV[2] then

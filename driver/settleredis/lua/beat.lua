@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- A member's sign of life: renews its place in the group and its leases, and returns what there is to
 -- share: members, owners, and which of its leases it has lost.
 -- KEYS members, joins, topics. ARGV member, time to live in ms, its topics, prefix of leases, the group's

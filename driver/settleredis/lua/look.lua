@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Returns the state of the logs, after it has begun a new life where one is due: in a run of the server
 -- that is not the one the life began in, or when a log that had messages is gone. It does so before
 -- anything is published in that run, as publish.lua refuses until then.

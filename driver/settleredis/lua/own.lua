@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Makes a log's new owner ready to read after a position of its own: makes the group, takes over what the
 -- old owner had pending, acknowledges what the position covers, and says where to go on.
 -- KEYS life, ends, log, lease. ARGV the log's name, group, consumer, token, incarnation, offset, and '1' to

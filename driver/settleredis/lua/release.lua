@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Ends leases of their holder, and its membership if it leaves.
 -- KEYS members. ARGV member or '', prefix of leases, the group's bell, then names and tokens.
 if ARGV[1] ~= '' then

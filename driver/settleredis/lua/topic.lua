@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Returns the incarnation and how many partitions a topic has, which is how many it was created with.
 -- KEYS life, topics. ARGV topic, partitions if it is new.
 local incarnation = redis.call('HGET', KEYS[1], 'incarnation')

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Notes how far a log reaches now, and drops a bounded number of messages that are older than the
 -- retention and acknowledged by every group.
 -- KEYS log, ticks, ends. ARGV the log's name, retention in ms, how many to drop at most.
