@@ -52,6 +52,7 @@ type shopFlags struct {
 	Addr        string        `help:"Address of the shop." default:"127.0.0.1:8080"`
 	Store       string        `help:"sqlite:DIR, or a server with one database for each service: postgres://user@host:port/prefix or mysql://user@host:port/prefix (prefix_order and so on; {service} in the URL stands for the service instead). Default: SQLite files in --dir." placeholder:"URL"`
 	Conns       int           `help:"Connections of each service to a database server, at most." default:"10" placeholder:"N"`
+	Pooler      bool          `help:"The URL of the store leads to a pooler in transaction mode, such as PgBouncer."`
 	Broker      string        `help:"nats (embedded JetStream), store (no broker: outboxes are followed), or the URL of a server: nats://, kafka://, redis:// or amqp://." default:"nats"`
 	Relay       string        `help:"How outboxes are read: window, or wal, the log of postgres." enum:"window,wal" default:"window"`
 	TopicPrefix string        `help:"Begins the names of topics on a broker that others use too. Default: the driver's." placeholder:"NAME"`
@@ -76,7 +77,7 @@ func (f *shopFlags) options(t *terminal) (app.Options, error) {
 		return app.Options{}, err
 	}
 	return app.Options{
-		Dir: f.Dir, Addr: f.Addr, Store: f.Store, ConnsMax: f.Conns, Broker: f.Broker, Relay: f.Relay,
+		Dir: f.Dir, Addr: f.Addr, Store: f.Store, ConnsMax: f.Conns, Pooler: f.Pooler, Broker: f.Broker, Relay: f.Relay,
 		TopicPrefix: f.TopicPrefix, Partitions: f.Partitions, Replicas: f.Replicas,
 		Gateway: gateway, Platform: platform,
 		PaymentDelayed: f.Delayed, PaymentExpired: f.Expired, ShipDelay: f.ShipDelay,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/settledev/settle/driver/settlemysql"
+	"github.com/settledev/settle/driver/settlepgx"
 )
 
 // create makes the databases that a server does not have yet. Files are made when they are opened.
@@ -14,8 +15,7 @@ func (u storeURL) create(ctx context.Context, services []string) error {
 		var err error
 		switch u.dialect {
 		case "postgres":
-			// driver/settlepgx: settlepgx.EnsureDatabase(ctx, u.of(name)).
-			err = usage("--store postgres is not built in yet")
+			err = settlepgx.EnsureDatabase(ctx, u.of(name))
 		case "mysql":
 			err = settlemysql.EnsureDatabase(ctx, u.of(name))
 		}
@@ -32,13 +32,12 @@ func (u storeURL) drop(ctx context.Context, services []string) error {
 		var err error
 		switch u.dialect {
 		case "postgres":
-			// driver/settlepgx: settlepgx.DropDatabase(ctx, u.of(name)).
-			err = usage("--store postgres is not built in yet")
+			err = settlepgx.DropDatabase(ctx, u.of(name))
 		case "mysql":
 			err = settlemysql.DropDatabase(ctx, u.of(name))
-			if errors.Is(err, settlemysql.ErrNotOurs) {
-				err = fmt.Errorf("%w: %w", ErrNotOurs, err)
-			}
+		}
+		if errors.Is(err, settlepgx.ErrNotOurs) || errors.Is(err, settlemysql.ErrNotOurs) {
+			err = fmt.Errorf("%w: %w", ErrNotOurs, err)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)

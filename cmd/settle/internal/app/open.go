@@ -16,6 +16,7 @@ import (
 	"github.com/settledev/settle/driver/settlekafka"
 	"github.com/settledev/settle/driver/settlemysql"
 	"github.com/settledev/settle/driver/settlenats"
+	"github.com/settledev/settle/driver/settlepgx"
 	"github.com/settledev/settle/driver/settleredis"
 	"github.com/settledev/settle/driver/settlesqlite"
 	"github.com/settledev/settle/lock"
@@ -115,8 +116,13 @@ func openStore(ctx context.Context, where storeURL, service string, opts Options
 	case "sqlite":
 		s, err = openFile(ctx, where.of(service), opts, cfg)
 	case "postgres":
-		// driver/settlepgx: settlepgx.Open(ctx, where.of(service), ...), with its WAL source for opts.Relay "wal".
-		err = usage("--store postgres is not built in yet")
+		if opts.Relay == "wal" {
+			// driver/settlepgx, with its source that reads the log.
+			return nil, usage("--relay wal is not built in yet")
+		}
+		s, err = settlepgx.Open(ctx, where.of(service), settlepgx.Config{
+			Migrate: opts.Migrate, Store: cfg, ConnsMax: opts.ConnsMax, Pooler: opts.Pooler,
+		})
 	case "mysql":
 		s, err = settlemysql.Open(ctx, where.of(service), settlemysql.Config{Migrate: opts.Migrate, Store: cfg, ConnsMax: opts.ConnsMax})
 	}
@@ -136,20 +142,20 @@ func OpenReader(ctx context.Context, store, dir, service string) (*sqlstore.Stor
 	if err != nil {
 		return nil, err
 	}
-	return openReader(ctx, where, service, sqlstore.Config{})
+	return openReader(ctx, where, service, Options{})
 }
 
 // readerConnsMax bounds the connections to another service's database.
 const readerConnsMax = 4
 
 // openReader is openStore for reading what another process writes.
-func openReader(ctx context.Context, where storeURL, service string, cfg sqlstore.Config) (*sqlstore.Store, error) {
+func openReader(ctx context.Context, where storeURL, service string, o Options) (*sqlstore.Store, error) {
+	cfg := sqlstore.Config{Logger: o.Logger}
 	switch where.dialect {
 	case "sqlite":
 		return settlesqlite.OpenReader(ctx, where.of(service), settlesqlite.Config{Store: cfg})
 	case "postgres":
-		// driver/settlepgx, with a role that may only read the outbox.
-		return nil, usage("--store postgres is not built in yet")
+		return settlepgx.Open(ctx, where.of(service), settlepgx.Config{Store: cfg, ConnsMax: readerConnsMax, Pooler: o.Pooler})
 	case "mysql":
 		return settlemysql.Open(ctx, where.of(service), settlemysql.Config{Store: cfg, ConnsMax: readerConnsMax})
 	}
@@ -296,8 +302,8 @@ func (a *App) awaitReader(ctx context.Context, service string) (*sqlstore.Store,
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		s, err := openReader(ctx, a.where, service, sqlstore.Config{Logger: a.opts.Logger})
-		if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, sqlstore.ErrSchema) {
+		s, err := openReader(ctx, a.where, service, a.opts)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, sqlstore.ErrSchema) && !errors.Is(err, settlepgx.ErrNoDatabase) {
 			return s, err
 		}
 		select {

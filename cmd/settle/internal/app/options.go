@@ -38,6 +38,8 @@ type Options struct {
 	Store string
 	// ConnsMax bounds the connections of each service to a database server. Default 10.
 	ConnsMax int
+	// Pooler says that the store's URL leads to a pooler in transaction mode, such as PgBouncer.
+	Pooler bool
 	// Broker is "nats" (embedded JetStream, for a process that has every service), "store" (no broker:
 	// outboxes are followed), or the URL of a server: nats, kafka, redis or amqp. Default nats.
 	Broker string
@@ -130,6 +132,8 @@ func (o Options) checked() (Options, storeURL, error) {
 		return o, where, usage("--relay wal reads the log of postgres, and the store is %s", where.dialect)
 	case o.Relay == "wal" && o.Broker == "store":
 		return o, where, usage("--relay wal has nobody to carry events to: --broker store runs no relay")
+	case o.Pooler && where.dialect != "postgres":
+		return o, where, usage("--pooler is for postgres, and the store is %s", where.dialect)
 	case o.ConnsMax < 2:
 		return o, where, usage("--conns %d is below 2", o.ConnsMax)
 	case o.Partitions < 0 || o.Replicas < 0:
