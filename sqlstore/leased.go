@@ -17,8 +17,8 @@ import (
 type leasedLog struct {
 	s *Store
 	q leasedSQL
-	// oldest returns the position before the first one that can still be read.
-	oldest func(ctx context.Context, shard int) (outbox.Position, error)
+	// oldest returns the position before the first one of an epoch that can still be read.
+	oldest func(ctx context.Context, shard int, epoch int64) (outbox.Position, error)
 	// begin makes what a shard needs, in the transaction of a claim, and checks what its past was.
 	begin func(ctx context.Context, tx *txn.Tx, shard int, row *shardRow) error
 }
@@ -136,7 +136,7 @@ func (l *leasedLog) Advance(ctx context.Context, lease relay.Lease, to outbox.Po
 
 // Rewind implements [relay.Source].
 func (l *leasedLog) Rewind(ctx context.Context, lease relay.Lease, to outbox.Position) error {
-	oldest, err := l.oldest(ctx, lease.Shard)
+	oldest, err := l.oldest(ctx, lease.Shard, to.Epoch)
 	if err == nil && to.Compare(oldest) < 0 {
 		err = fmt.Errorf("the oldest is %s: %w", oldest, relay.ErrRetention)
 	}
@@ -180,7 +180,7 @@ func (l *leasedLog) Listen() (<-chan struct{}, func()) { return l.s.outboxBell.l
 
 // AddMark implements [relay.Marks].
 func (l *leasedLog) AddMark(ctx context.Context, lease relay.Lease, m relay.Mark) error {
-	oldest, err := l.oldest(ctx, lease.Shard)
+	oldest, err := l.oldest(ctx, lease.Shard, m.Position.Epoch)
 	if err == nil {
 		err = l.fenced(ctx, lease, func(ctx context.Context, tx *txn.Tx, _ shardRow) error {
 			p, shard := m.Position, int64(lease.Shard)

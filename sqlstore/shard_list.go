@@ -57,7 +57,7 @@ func (l *shardLog) purge(ctx context.Context, shard int, before time.Time, limit
 }
 
 // beforeFirst returns the position before the oldest event kept.
-func (l *shardLog) beforeFirst(ctx context.Context, shard int) (outbox.Position, error) {
+func (l *shardLog) beforeFirst(ctx context.Context, shard int, _ int64) (outbox.Position, error) {
 	var first, seq int64
 	err := l.s.row(ctx, l.q.first, []any{int64(shard)}, &first)
 	if err == nil && first == 0 {

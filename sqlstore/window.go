@@ -35,7 +35,7 @@ type windowLog struct {
 }
 
 type windowSQL struct {
-	add, news, head, tick, baseline, ticks, window, windowEnd, now, pending, total, purgeable, keepFrom, purgeTicks, cluster string
+	add, news, head, tick, baseline, ticks, tickAt, window, windowEnd, now, pending, total, purgeable, keepFrom, purgeTicks, cluster string
 
 	slotRows, slotLock, slotEmpty [slots]string
 }
@@ -53,7 +53,7 @@ func newWindowLog(s *Store, q *statements) *windowLog {
 	w := &windowLog{leasedLog: newLeasedLog(s, q), head: map[int]tick{}}
 	w.q = windowSQL{
 		add: q.text("outbox.add"), news: q.text("outbox.news"), head: q.text("outbox.head"), tick: q.text("outbox.tick"),
-		baseline: q.text("outbox.baseline"), ticks: q.text("outbox.ticks"), window: q.text("outbox.window"),
+		baseline: q.text("outbox.baseline"), ticks: q.text("outbox.ticks"), tickAt: q.text("outbox.tick_at"), window: q.text("outbox.window"),
 		windowEnd: q.text("outbox.window_end"), now: q.text("outbox.now"), pending: q.text("outbox.pending"), total: q.text("outbox.total"),
 		purgeable: q.text("outbox.purgeable"), keepFrom: q.text("outbox.keep_from"), purgeTicks: q.text("outbox.purge_ticks"),
 		cluster: q.text("relay.cluster"),
@@ -119,6 +119,7 @@ type tick struct {
 	n      int64
 	snap   snapshot
 	lastID int64 // of its window, when what came before has been purged; else -1
+	lsn    int64 // behind every commit that the snapshot shows
 }
 
 // beginShard makes the first tick, and refuses the ticks of another cluster: its transactions have numbers
@@ -142,7 +143,7 @@ func (w *windowLog) readTicks(ctx context.Context, shard int, from int64, limit 
 	err := w.s.each(ctx, w.q.ticks, []any{int64(shard), from, int64(limit)}, func(rows txn.Rows) error {
 		var t tick
 		var text string
-		err := rows.Scan(&t.n, &text, &t.lastID)
+		err := rows.Scan(&t.n, &text, &t.lastID, &t.lsn)
 		if err == nil {
 			t.snap, err = parseSnapshot(text)
 		}
@@ -167,12 +168,28 @@ func (w *windowLog) last(ctx context.Context, shard int) (t tick, ok bool, err e
 }
 
 // oldestKept implements leasedLog.oldest.
-func (w *windowLog) oldestKept(ctx context.Context, shard int) (outbox.Position, error) {
+func (w *windowLog) oldestKept(ctx context.Context, shard int, epoch int64) (outbox.Position, error) {
 	ticks, err := w.readTicks(ctx, shard, 0, 1)
 	if err != nil || len(ticks) == 0 || ticks[0].lastID < 0 {
-		return outbox.Position{}, err
+		return outbox.Position{Epoch: epoch}, err
 	}
-	return outbox.Position{Tick: ticks[0].n, ID: ticks[0].lastID}, nil
+	if epoch%2 == 1 {
+		return outbox.Position{Epoch: epoch, Tick: ticks[0].lsn}, nil
+	}
+	return outbox.Position{Epoch: epoch, Tick: ticks[0].n, ID: ticks[0].lastID}, nil
+}
+
+// windowOf returns the position in windows of how far the shard has been carried. In an odd epoch the
+// write-ahead log is read (see package settlepgx) and the position has a place in it: the windows up to it
+// are those whose snapshot shows nothing that was committed behind it.
+func (w *windowLog) windowOf(ctx context.Context, shard int) (outbox.Position, error) {
+	at, err := w.at(ctx, shard)
+	if err != nil || at.Epoch%2 == 0 {
+		return at, err
+	}
+	var n int64
+	err = w.s.row(ctx, w.q.tickAt, []any{int64(shard), at.Tick}, &n)
+	return outbox.Position{Epoch: at.Epoch, Tick: n, ID: math.MaxInt64}, err
 }
 
 // Sequence implements [relay.Sequencer].
@@ -426,7 +443,7 @@ func (w *windowLog) Stats(ctx context.Context) (relay.Stats, error) {
 }
 
 func (w *windowLog) shardStats(ctx context.Context, shard int, st *relay.Stats) error {
-	at, err := w.at(ctx, shard)
+	at, err := w.windowOf(ctx, shard)
 	if err != nil {
 		return err
 	}
@@ -463,12 +480,12 @@ func (w *windowLog) entries(ctx context.Context, status relay.Status, after outb
 	default:
 		return nil, fmt.Errorf("status %.20q is none", status)
 	}
-	at, err := w.at(ctx, 0)
+	at, err := w.windowOf(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
 	if after.IsZero() {
-		if after, err = w.oldestKept(ctx, 0); err != nil {
+		if after, err = w.oldestKept(ctx, 0, at.Epoch&^1); err != nil {
 			return nil, err
 		}
 	}
@@ -549,7 +566,13 @@ func (w *windowLog) purgeTicks(ctx context.Context, shard int, before time.Time)
 		if err != nil {
 			return err
 		}
-		whole, end, err := w.wholeTick(ctx, shard, row.at)
+		at := row.at
+		if at.Epoch%2 == 1 {
+			if at, err = w.windowOf(ctx, shard); err != nil {
+				return err
+			}
+		}
+		whole, end, err := w.wholeTick(ctx, shard, at)
 		if err != nil {
 			return err
 		}

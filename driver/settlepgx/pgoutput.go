@@ -113,14 +113,12 @@ type decoder struct {
 	tables map[uint32]*relation
 }
 
-// message is the part of a message that we use: one of its fields is set.
+// message is the part of a message that we use. kind is 0 for one that concerns nobody here.
 type message struct {
-	begin  bool
-	insert *row
-	commit struct {
-		at, end lsn
-		set     bool
-	}
+	kind   byte
+	at     lsn // of 'B' and 'C': where the commit stands
+	end    lsn // of 'C': behind it
+	insert row // of 'I'
 }
 
 func (d *decoder) decode(b []byte) (message, error) {
@@ -128,10 +126,10 @@ func (d *decoder) decode(b []byte) (message, error) {
 	var m message
 	switch kind := w.uint8(); kind {
 	case 'B':
-		m.begin = true
+		m.kind, m.at = kind, lsn(w.uint64())
 	case 'C':
 		w.uint8() // flags, unused
-		m.commit.at, m.commit.end, m.commit.set = lsn(w.uint64()), lsn(w.uint64()), true
+		m.kind, m.at, m.end = kind, lsn(w.uint64()), lsn(w.uint64())
 	case 'R':
 		d.relation(&w)
 	case 'I':
@@ -143,7 +141,7 @@ func (d *decoder) decode(b []byte) (message, error) {
 		if w.uint8() != 'N' {
 			return m, fmt.Errorf("row of %s without its values: %w", t.name, errWire)
 		}
-		m.insert = &row{table: t, values: tuple(&w)}
+		m.kind, m.insert = kind, row{table: t, values: tuple(&w)}
 	default:
 		// Types, origins, truncations and logical messages concern nobody here.
 	}

@@ -10,7 +10,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d := decoder{tables: map[uint32]*relation{7: {name: "t", columns: []string{"id"}}}}
 		m, err := d.decode(b)
-		if err == nil && m.insert != nil {
+		if err == nil && m.kind == 'I' {
 			if v, ok := m.insert.column("id"); ok {
 				_, _ = v.integer()
 			}

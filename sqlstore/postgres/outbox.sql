@@ -29,11 +29,11 @@ SELECT $1, $2, '1:1:', '0/0', (extract(epoch FROM clock_timestamp()) * 1000000):
 ON CONFLICT DO NOTHING;
 
 -- name: ticks
-SELECT tick, snapshot::text, coalesce(last_id, -1) FROM settle_tick WHERE shard = $1 AND tick >= $2 ORDER BY tick LIMIT $3;
+SELECT tick, snapshot::text, coalesce(last_id, -1), (lsn - '0/0')::bigint FROM settle_tick WHERE shard = $1 AND tick >= $2 ORDER BY tick LIMIT $3;
 
 -- The last tick whose snapshot shows nothing that was committed behind a place in the log.
 -- name: tick_at
-SELECT tick FROM settle_tick WHERE shard = $1 AND lsn <= $2::text::pg_lsn ORDER BY tick DESC LIMIT 1;
+SELECT coalesce(max(tick), 0) FROM settle_tick WHERE shard = $1 AND lsn <= '0/0'::pg_lsn + $2::bigint;
 
 -- A window: committed after the snapshot before ($2 its xmax, $3 its xip), visible in this one ($4).
 -- name: window

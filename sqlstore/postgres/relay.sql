@@ -23,9 +23,9 @@ SELECT system_identifier::text FROM pg_control_system();
 INSERT INTO settle_relay_mark (shard, epoch, tick, id, at, tail) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (shard, epoch, tick, id, at) DO UPDATE SET tail = excluded.tail;
 
--- Marks before the oldest event kept lead nowhere.
+-- Marks before the oldest event kept lead nowhere. The epoch before is kept: a broker may lose what it was sent then.
 -- name: mark_drop
-DELETE FROM settle_relay_mark WHERE shard = $1 AND (epoch, tick, id) < ($2, $3, $4);
+DELETE FROM settle_relay_mark WHERE shard = $1 AND (epoch = $2 AND (tick, id) < ($3, $4) OR epoch < $2 - 1);
 
 -- name: marks
 SELECT epoch, tick, id, at, tail FROM settle_relay_mark WHERE shard = $1 ORDER BY epoch DESC, tick DESC, id DESC, at DESC;

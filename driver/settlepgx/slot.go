@@ -1,0 +1,125 @@
+package settlepgx
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/settledev/settle/relay"
+)
+
+// admin connects beside the store's pool, for what has to be done outside of a transaction.
+func (w *WAL) admin(ctx context.Context, fn func(conn *pgx.Conn) error) error {
+	conn, err := pgx.ConnectConfig(ctx, w.cc.Copy())
+	if err != nil {
+		return err
+	}
+	return errors.Join(fn(conn), conn.Close(context.WithoutCancel(ctx)))
+}
+
+// ensureSlot makes the publication and the slot when they are missing.
+func (w *WAL) ensureSlot(ctx context.Context, shard int) error {
+	return w.admin(ctx, func(conn *pgx.Conn) error {
+		var level string
+		if err := conn.QueryRow(ctx, "SHOW wal_level").Scan(&level); err != nil {
+			return err
+		}
+		if level != "logical" {
+			return fmt.Errorf("wal_level is %s, logical is needed: set it in postgresql.conf and restart the server", level)
+		}
+		var published bool
+		err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM pg_publication WHERE pubname = $1)", w.cfg.Publication).Scan(&published)
+		if err == nil && !published {
+			_, err = conn.Exec(ctx, fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE %s WITH (publish = 'insert', publish_via_partition_root = true)",
+				pgx.Identifier{w.cfg.Publication}.Sanitize(), pgx.Identifier{w.cfg.Layout.Table}.Sanitize()))
+		}
+		if err != nil && !hasCode(err, "42710") { // Another process was quicker.
+			return err
+		}
+		return w.makeSlot(ctx, conn, shard)
+	})
+}
+
+func (w *WAL) makeSlot(ctx context.Context, conn *pgx.Conn, shard int) error {
+	slot := w.slotName(shard)
+	var status sql.NullString
+	err := conn.QueryRow(ctx, "SELECT wal_status FROM pg_replication_slots WHERE slot_name = $1", slot).Scan(&status)
+	if err == nil && status.String != "lost" {
+		return nil
+	}
+	if err == nil {
+		if w.cfg.Layout.foreign {
+			return fmt.Errorf("slot %s: %w", slot, ErrSlotLost)
+		}
+		_, err = conn.Exec(ctx, "SELECT pg_drop_replication_slot($1)", slot)
+	} else if errors.Is(err, pgx.ErrNoRows) {
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	create := "SELECT pg_create_logical_replication_slot($1, 'pgoutput')"
+	if version, _ := strconv.Atoi(conn.PgConn().ParameterStatus("server_version")[:2]); w.cfg.Failover && version >= 17 {
+		create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput', failover => true)"
+	}
+	_, err = conn.Exec(ctx, create, slot)
+	if hasCode(err, "42710") {
+		err = nil
+	}
+	return err
+}
+
+// dropSlot gives a slot that is lost back: it keeps nothing, but its name.
+func (w *WAL) dropSlot(ctx context.Context, shard int) error {
+	return w.admin(ctx, func(conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND wal_status = 'lost'",
+			w.slotName(shard))
+		return err
+	})
+}
+
+// look sees, now and then, how much log the slot keeps from being recycled, and writes a tick down: a place
+// to fall back to.
+func (w *WAL) look(ctx context.Context, lease relay.Lease) error {
+	w.mu.Lock()
+	due := time.Since(w.looked) >= w.cfg.WatchEvery
+	if due {
+		w.looked = time.Now()
+	}
+	w.mu.Unlock()
+	if !due {
+		return nil
+	}
+	if !w.cfg.Layout.foreign {
+		if _, err := w.Sequence(ctx, lease); err != nil {
+			return err
+		}
+	}
+	var status string
+	var kept, keptMax int64
+	err := w.store.QueryRow(ctx, `SELECT coalesce(s.wal_status, ''), coalesce(pg_current_wal_lsn() - s.restart_lsn, 0)::bigint,
+		(SELECT setting::bigint * 1048576 FROM pg_settings WHERE name = 'max_slot_wal_keep_size')
+		FROM pg_replication_slots s WHERE s.slot_name = $1`, []any{w.slotName(lease.Shard)}, &status, &kept, &keptMax)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return fmt.Errorf("slot %s is not there: %w", w.slotName(lease.Shard), ErrSlotLost)
+	case err != nil:
+		return err
+	case status == "lost":
+		return fmt.Errorf("slot %s: %w", w.slotName(lease.Shard), ErrSlotLost)
+	}
+	keptMax = max(0, keptMax)
+	if w.cfg.Hooks.Slot != nil {
+		w.cfg.Hooks.Slot(kept, keptMax)
+	}
+	if keptMax > 0 && kept > keptMax/2 {
+		w.cfg.Logger.Error("replication slot keeps more than half of what it may: the relay is behind, soon events are read from the table",
+			"slot", w.slotName(lease.Shard), "kept_bytes", kept, "kept_bytes_max", keptMax)
+	}
+	return nil
+}
