@@ -37,6 +37,9 @@ type Harness struct {
 	Broker broker.Broker
 	// Partitions is how many partitions a subscription to one topic has.
 	Partitions int
+	// Declare makes a group known to a broker that keeps messages only for the groups it knows. The suite
+	// calls it before it publishes what a group is to read that has not subscribed yet.
+	Declare func(t *testing.T, subscription broker.Subscription)
 	// Publish stands in for the Publish of a broker that reads outboxes.
 	Publish func(ctx context.Context, messages []broker.Message) []error
 	// DataBytesMax is the largest event data that the broker takes; 0 when any event's fits.
@@ -115,6 +118,21 @@ func (s *suite) event(key string, n int) event.Envelope {
 	}
 	e.CorrelationID = e.ID.String()
 	return e
+}
+
+// declare makes groups of Topic known.
+func (s *suite) declare(t *testing.T, groups ...string) {
+	t.Helper()
+	for _, group := range groups {
+		s.declareTopics(t, group, Topic)
+	}
+}
+
+func (s *suite) declareTopics(t *testing.T, group string, topics ...string) {
+	t.Helper()
+	if s.Declare != nil {
+		s.Declare(t, broker.Subscription{Group: group, Topics: topics})
+	}
 }
 
 // send publishes and returns the results.
@@ -221,8 +239,8 @@ type delivered struct {
 	partition string
 }
 
-// collect fetches from all partitions at once until there are n different events or more, in order
-// within each partition.
+// collect fetches from all partitions at once, and acknowledges, until there are n different events or
+// more, in order within each partition.
 func collect(t *testing.T, parts []broker.Partition, n, limit int) []delivered {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
@@ -236,13 +254,16 @@ func collect(t *testing.T, parts []broker.Partition, n, limit int) []delivered {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				messages, err := p.Fetch(ctx, limit)
+				if len(messages) > 0 && err == nil {
+					err = p.Ack(ctx, messages[len(messages)-1].Position)
+				}
 				mu.Lock()
 				for _, m := range messages {
 					got = append(got, delivered{m, p.Name()})
 					distinct[m.Event.ID] = true
 				}
 				if err != nil && ctx.Err() == nil && failed == nil {
-					failed = fmt.Errorf("fetch from %s: %w", p.Name(), err)
+					failed = fmt.Errorf("fetch from %s, or ack: %w", p.Name(), err)
 				}
 				if failed != nil || len(distinct) >= n {
 					cancel()

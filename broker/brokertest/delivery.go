@@ -15,6 +15,7 @@ import (
 )
 
 func orderPerKey(t *testing.T, s *suite) {
+	s.declare(t, "order-group")
 	want := s.numbered(t, 20, keys(50)...)
 	parts := s.join(t, "order-group", nil)
 	got := collect(t, parts, count(want), 37)
@@ -33,6 +34,7 @@ func orderPerKey(t *testing.T, s *suite) {
 }
 
 func roundTrip(t *testing.T, s *suite) {
+	s.declare(t, "trip-group")
 	full := s.event("käse-☃ 100% \"quoted\" a+b=c,d;e/f:\u00a0x", 1)
 	full.Version = 7
 	full.Type = "Name_with-all.Kinds09"
@@ -67,6 +69,7 @@ func roundTrip(t *testing.T, s *suite) {
 }
 
 func groupsAreIndependent(t *testing.T, s *suite) {
+	s.declare(t, "group-0", "group-1", "group-2")
 	want := s.numbered(t, 5, keys(4)...)
 	for i := range 3 {
 		got := collect(t, s.join(t, fmt.Sprintf("group-%d", i), nil), count(want), 100)
@@ -77,6 +80,8 @@ func groupsAreIndependent(t *testing.T, s *suite) {
 func topicsAreSelected(t *testing.T, s *suite) {
 	other := s.event("key-0", 99)
 	other.Topic = "broker-other-events"
+	s.declare(t, "one-topic")
+	s.declareTopics(t, "two-topics", Topic, other.Topic)
 	s.publish(t, other)
 	want := s.numbered(t, 3, "key-0")
 	sameOrder(t, collect(t, s.join(t, "one-topic", nil), 3, 10), want)
@@ -105,6 +110,7 @@ func duplicatesKeepFirstOrder(t *testing.T, s *suite) {
 	if s.Publish != nil {
 		t.Skip("an outbox has each event once")
 	}
+	s.declare(t, "twice")
 	var events []event.Envelope
 	want := map[string][]event.ID{}
 	for i := range 12 {
@@ -121,6 +127,7 @@ func oversizeRejectsOnlyItself(t *testing.T, s *suite) {
 	if s.DataBytesMax == 0 {
 		t.Skip("the broker takes every event that Check allows")
 	}
+	s.declare(t, "g")
 	var batch []broker.Message
 	for i := range 5 {
 		e := s.event(fmt.Sprintf("key-%d", i), i)
@@ -147,6 +154,7 @@ func malformedIsDelivered(t *testing.T, s *suite) {
 	if s.Garble == nil {
 		t.Skip("the harness cannot garble a message")
 	}
+	s.declare(t, "first", "second")
 	before := s.numbered(t, 1, "key-a")
 	s.Garble(t, "key-a")
 	after := s.numbered(t, 1, "key-a")
@@ -168,6 +176,7 @@ func malformedIsDelivered(t *testing.T, s *suite) {
 }
 
 func fetchLimit(t *testing.T, s *suite) {
+	s.declare(t, "limited")
 	s.numbered(t, 10, "key-a")
 	parts := s.join(t, "limited", nil)
 	ctx := bounded(t)
@@ -210,6 +219,7 @@ func waitingFetchIsWoken(t *testing.T, s *suite) {
 }
 
 func lag(t *testing.T, s *suite) {
+	s.declare(t, "lagging")
 	s.numbered(t, 10, "key-a")
 	parts := s.join(t, "lagging", nil)
 	sum := func() (n int64) {

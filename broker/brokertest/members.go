@@ -57,6 +57,7 @@ func within(t *testing.T, done <-chan error, want error) {
 }
 
 func releaseHandsOutAgain(t *testing.T, s *suite) {
+	s.declare(t, "releasing")
 	want := s.numbered(t, 4, "key-a", "key-b")
 	m, err := s.Broker.Subscribe(bounded(t), broker.Subscription{Group: "releasing", Topics: []string{Topic}})
 	if err != nil {

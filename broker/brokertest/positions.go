@@ -37,6 +37,7 @@ func needSeek(t *testing.T, parts []broker.Partition) {
 }
 
 func seekResumes(t *testing.T, s *suite) {
+	s.declare(t, "seeking")
 	want := s.numbered(t, 20, keys(10)...)
 	parts := s.join(t, "seeking", nil)
 	needSeek(t, parts)
@@ -63,6 +64,7 @@ func reopenResumes(t *testing.T, s *suite) {
 	if s.Reopen == nil {
 		t.Skip("the harness cannot reopen the broker")
 	}
+	s.declare(t, "reopening")
 	want := s.numbered(t, 20, keys(10)...)
 	part := collect(t, s.join(t, "reopening", nil), 80, 7)
 	s.Broker = s.Reopen(t)
