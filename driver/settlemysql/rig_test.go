@@ -3,6 +3,7 @@ package settlemysql_test
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"net/url"
 	"os"
 	"reflect"
@@ -34,15 +35,18 @@ func both(t *testing.T, test func(t *testing.T, r *rig)) {
 	t.Helper()
 	for _, found := range []string{"false", "true"} {
 		t.Run("clientFoundRows="+found, func(t *testing.T) {
-			test(t, &rig{query: "clientFoundRows=" + found, urls: map[*sqlstore.Store]string{}})
+			test(t, &rig{tb: t, query: "clientFoundRows=" + found, urls: map[*sqlstore.Store]string{}})
 		})
 	}
 }
 
-// rig opens stores, each in a database of its own.
+// rig opens stores, each in a database of its own. A database that was used is emptied and used again, as to
+// make one takes longer than most tests.
 type rig struct {
+	tb    testing.TB
 	query string
 	urls  map[*sqlstore.Store]string
+	free  []string
 }
 
 // database returns the URL of a new database on a server, which is dropped in the end.
@@ -87,10 +91,54 @@ func newStore(tb testing.TB) *sqlstore.Store {
 
 func (r *rig) open(t *testing.T) *sqlstore.Store {
 	t.Helper()
-	target := database(t, server.Shared(t, server.MariaDB), r.query)
+	if len(r.free) == 0 {
+		r.free = append(r.free, database(r.tb, server.Shared(r.tb, server.MariaDB), r.query))
+	}
+	target := r.free[len(r.free)-1]
+	r.free = r.free[:len(r.free)-1]
+	t.Cleanup(func() { r.empty(t, target) })
 	s := openStore(t, target, settlemysql.Config{})
 	r.urls[s] = target
 	return s
+}
+
+// empty makes a database as if it had just been migrated.
+func (r *rig) empty(t *testing.T, target string) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	s, err := settlemysql.Open(ctx, target, settlemysql.Config{})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer s.Close()
+	rows, err := s.Query(ctx, `SELECT concat(CASE WHEN table_name LIKE 'settle%' THEN 'DELETE FROM ' ELSE 'DROP TABLE ' END, table_name)
+		FROM information_schema.tables WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'
+			AND table_name NOT IN ('settle_schema', 'settle_feed')`)
+	texts := []string{"UPDATE settle_feed SET epoch = REPLACE(UUID(), '-', ''), `last` = 0"}
+	for err == nil && rows.Next() {
+		var text string
+		err = rows.Scan(&text)
+		texts = append(texts, text)
+	}
+	if err == nil {
+		err = errors.Join(rows.Err(), rows.Close())
+	}
+	if err == nil {
+		err = s.Run(ctx, func(ctx context.Context, tx *txn.Tx) error {
+			for _, text := range texts {
+				if _, err := tx.Exec(ctx, text); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	r.free = append(r.free, target)
 }
 
 // reopen gives a store up as a crash of its process does: another one opens the database beside it.

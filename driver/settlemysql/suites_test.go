@@ -140,6 +140,7 @@ func TestLockSuite(t *testing.T) {
 				_, err := tx.Exec(ctx, counterPut, name, n)
 				return err
 			},
+			Peer:   func(t *testing.T, s locktest.Store) locktest.Store { return r.reopen(t, s) },
 			Reopen: func(t *testing.T, s locktest.Store) locktest.Store { return r.reopen(t, s) },
 		})
 	})

@@ -20,9 +20,10 @@ WHERE group_name = ?1 AND event_id = ?2;
 -- name: lane
 SELECT topic, aggregate_id FROM settle_letter WHERE group_name = ?1 AND event_id = ?2 FOR UPDATE;
 
--- Whoever holds a lane's head is the only one to change the lane.
+-- Whoever holds a lane's head is the only one to change the lane. By the index, however few letters there are: a
+-- scan would wait for other lanes.
 -- name: head
-SELECT seq FROM settle_letter WHERE group_name = ?1 AND topic = ?2 AND aggregate_id = ?3 ORDER BY seq LIMIT 1 FOR UPDATE;
+SELECT seq FROM settle_letter FORCE INDEX (settle_letter_lane) WHERE group_name = ?1 AND topic = ?2 AND aggregate_id = ?3 ORDER BY seq LIMIT 1 FOR UPDATE;
 
 -- name: first
 SELECT seq FROM settle_letter WHERE group_name = ?1 AND topic = ?2 AND aggregate_id = ?3 ORDER BY seq LIMIT 1;

@@ -18,8 +18,10 @@ SELECT id, `key`, at, event_id, type, version, topic, aggregate_type, aggregate_
     trace_parent, correlation_id, causation_id, idempotency_key, producer, data
 FROM settle_timer WHERE at <= ?1 ORDER BY at, id LIMIT ?2 FOR UPDATE SKIP LOCKED;
 
+-- Each row by its identity: a scan would wait for what other engines hold.
 -- name: take
-DELETE FROM settle_timer WHERE id IN (SELECT j.id FROM JSON_TABLE(?1, '$[*]' COLUMNS (id BIGINT PATH '$')) j);
+DELETE t FROM JSON_TABLE(?1, '$[*]' COLUMNS (id BIGINT PATH '$')) j
+STRAIGHT_JOIN settle_timer t FORCE INDEX (PRIMARY) ON t.id = j.id;
 
 -- name: next
 SELECT at FROM settle_timer ORDER BY at LIMIT 1;
