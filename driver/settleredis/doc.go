@@ -30,10 +30,10 @@
 // published: scripts refuse to publish in a life that the producer has not looked at. Relays compare that
 // with their marks, begin a new incarnation and publish again what is in doubt, as the broker's
 // [Broker.Tail] tells them. Consumers of another incarnation read what is retained again, and the inbox
-// absorbs it.
+// absorbs it; what is older than the retention, kept for a slow group only, the others do not read again.
 //
 // A server whose memory is full takes no events: publishing is unavailable, and goes on when groups have
-// acknowledged and trimming has made room, or an operator has. Everything retained is in memory, some 600
+// acknowledged and trimming has made room, or an operator has. Everything retained is in memory, some 700
 // bytes for an event with 300 bytes of data: choose Config.Retention by that.
 //
 // Doorbells over Pub/Sub wake a waiting Fetch. One that is lost costs Config.Wait.

@@ -119,8 +119,9 @@ func (p *partition) open(ctx context.Context) error {
 		force = "1"
 	}
 	answer, err := b.scripts.own.Run(ctx, b.db,
-		[]string{c.lifeKey(), c.endsKey(), c.logKey(log), c.leaseKey(group, log)},
-		log, group, p.member.id, p.claim.token, p.at.Incarnation, strconv.FormatUint(p.at.Offset, 10), force).Slice()
+		[]string{c.lifeKey(), c.endsKey(), c.logKey(log), c.leaseKey(group, log), c.tickKey(log)},
+		log, group, p.member.id, p.claim.token, p.at.Incarnation, strconv.FormatUint(p.at.Offset, 10), force,
+		c.Retention.Milliseconds()).Slice()
 	if err != nil {
 		return err
 	}

@@ -105,3 +105,48 @@ func TestNothingYoungIsTrimmed(t *testing.T) {
 		t.Fatal("nothing was noted by the trimming of its own")
 	}
 }
+
+// TestWhatOthersHoldBackIsNotReadAgain has a new incarnation while a slow group keeps messages past their
+// retention: the inboxes of others may have forgotten them.
+func TestWhatOthersHoldBackIsNotReadAgain(t *testing.T) {
+	cfg := config(t)
+	cfg.Partitions, cfg.Retention, cfg.TrimEvery = 1, 300*time.Millisecond, time.Hour
+	b := openAt(t, server.Shared(t, server.Redis), cfg)
+	_, parts := join(t, b, "slow", 1)
+	slow := parts[0]
+	_, parts = join(t, b, "quick", 1)
+	quick := parts[0]
+	if _, err := slow.Fetch(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	round := func() (last broker.Message) {
+		t.Helper()
+		for i := range 10 {
+			publishOne(t, b, fmt.Sprint(i))
+		}
+		last = fetchAll(t, 10, quick)[9]
+		if err := quick.Ack(t.Context(), last.Position); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.trim(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return last
+	}
+	round()
+	wait(2 * cfg.Retention)
+	last := round()
+	if err := b.Incarnate(t.Context(), tailOf(t, b)); err != nil {
+		t.Fatal(err)
+	}
+	tailOf(t, b)
+	for name, test := range map[string]struct {
+		p     *partition
+		first uint64
+		n     int
+	}{"quick": {quick, 11, 10}, "slow": {slow, 1, 20}} {
+		if got := fetchAll(t, test.n, test.p); got[0].Position.Offset != test.first || got[0].Position.Incarnation == last.Position.Incarnation {
+			t.Errorf("%s group read again from %s, want from %d", name, got[0].Position, test.first)
+		}
+	}
+}
