@@ -6,11 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,21 +27,23 @@ import (
 	"github.com/settledev/settle/event"
 	"github.com/settledev/settle/internal/server"
 	"github.com/settledev/settle/memory"
-	"github.com/settledev/settle/sqlstore"
 	"github.com/settledev/settle/txn"
 )
 
 func TestMain(m *testing.M) { os.Exit(server.Main(m)) }
 
 const (
-	guide     = "../../docs/guides/debezium.md"
-	connector = "shop-outbox"
-	topic     = "orders"
+	guide      = "../../docs/guides/debezium.md"
+	migrations = "../../sqlstore/postgres/[0-9]*_*.sql"
+	connector  = "shop-outbox"
+	slot       = "debezium_settle"
 )
 
-// rig is the outbox of a shop, Debezium behind it, and Kafka behind that.
+// rig is the outbox of a shop, Debezium behind it, and Kafka behind that. Starting it takes longer than
+// most tests, which share it and have topics of their own.
 type rig struct {
 	tb       testing.TB
+	topic    string
 	postgres *server.Server
 	kafka    *server.Server
 	connect  *server.Server
@@ -66,13 +68,12 @@ func newRig(tb testing.TB) *rig {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(r.pool.Close)
-	files := sqlstore.Postgres().Schema().Files
-	names, err := fs.Glob(files, "[0-9]*_*.sql")
+	names, err := filepath.Glob(migrations)
 	if err != nil || len(names) == 0 {
 		tb.Fatalf("%d migrations, %v", len(names), err)
 	}
 	for _, name := range names {
-		text, err := fs.ReadFile(files, name)
+		text, err := os.ReadFile(name)
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -81,6 +82,13 @@ func newRig(tb testing.TB) *rig {
 	r.exec("CREATE TABLE account (id text PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
 	r.exec(block(tb, "sql", 0))
 	return r
+}
+
+// on returns the rig in the hands of a subtest.
+func (r *rig) on(t *testing.T, topic string) *rig {
+	own := *r
+	own.tb, own.topic = t, topic
+	return &own
 }
 
 func (r *rig) exec(text string) {
@@ -169,7 +177,7 @@ func (r *rig) awaitState(want string) {
 			r.tb.Fatal(err)
 		}
 		for _, task := range status.Tasks {
-			if task.State == "FAILED" {
+			if task.State == "FAILED" && want == "RUNNING" {
 				r.tb.Fatalf("the connector's task failed: %s", task.Trace)
 			}
 			if task.State != want {
@@ -178,6 +186,19 @@ func (r *rig) awaitState(want string) {
 		}
 		return status.Connector.State == want && (len(status.Tasks) > 0 || want == "STOPPED")
 	})
+}
+
+func (r *rig) stop() {
+	r.tb.Helper()
+	r.rest(http.MethodPut, "/connectors/"+connector+"/stop", nil)
+	r.awaitState("STOPPED")
+	r.await("the slot's release", func() bool { return !r.slotActive() })
+}
+
+func (r *rig) resume() {
+	r.tb.Helper()
+	r.rest(http.MethodPut, "/connectors/"+connector+"/resume", nil)
+	r.awaitState("RUNNING")
 }
 
 func (r *rig) await(what string, done func() bool) {
@@ -192,7 +213,7 @@ func (r *rig) await(what string, done func() bool) {
 
 func (r *rig) slotActive() bool {
 	var n int
-	row := r.pool.QueryRow(r.tb.Context(), "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'debezium_settle' AND active")
+	row := r.pool.QueryRow(r.tb.Context(), "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1 AND active", slot)
 	if err := row.Scan(&n); err != nil {
 		r.tb.Fatal(err)
 	}
@@ -224,14 +245,14 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING event_id, occurr
 // would. Every fifth is rolled back. The account's number in the data tells the order of commits.
 func (r *rig) writer(ctx context.Context, w *written, name string, transactions int, pause time.Duration) error {
 	for i := range transactions {
-		key := fmt.Sprintf("käse %d", i%7)
+		key := fmt.Sprintf("%s käse %d", r.topic, i%7)
 		var events []event.Envelope
 		tx, err := r.pool.Begin(ctx)
 		if err != nil {
 			return err
 		}
 		for range 1 + i%3 {
-			e, err := writeOne(ctx, tx, key, name)
+			e, err := writeOne(ctx, tx, r.topic, key, name)
 			if err != nil {
 				return err
 			}
@@ -261,7 +282,7 @@ func (r *rig) writer(ctx context.Context, w *written, name string, transactions 
 	return nil
 }
 
-func writeOne(ctx context.Context, tx pgx.Tx, key, name string) (event.Envelope, error) {
+func writeOne(ctx context.Context, tx pgx.Tx, topic, key, name string) (event.Envelope, error) {
 	var n int
 	err := tx.QueryRow(ctx, `INSERT INTO account (id, n) VALUES ($1, 1)
 		ON CONFLICT (id) DO UPDATE SET n = account.n + 1 RETURNING n`, key).Scan(&n)
@@ -308,7 +329,7 @@ func (r *rig) consume() *effects {
 	x := &effects{}
 	store := memory.New()
 	c, err := consumer.New(store, store, b, consumer.Config{
-		Group: "billing", Topics: []string{topic}, Logger: slog.New(slog.DiscardHandler),
+		Group: "billing-" + r.topic, Topics: []string{r.topic}, Logger: slog.New(slog.DiscardHandler),
 		Handlers: map[string]consumer.Handler{
 			"OrderPlaced": func(_ context.Context, tx *txn.Tx, e event.Envelope) error {
 				e.Data = slices.Clone(e.Data)
@@ -361,7 +382,7 @@ func (r *rig) check(w *written, x *effects) {
 	for end := time.Now().Add(60 * time.Second); x.count() < w.total() && time.Now().Before(end); {
 		<-time.After(50 * time.Millisecond)
 	}
-	<-time.After(500 * time.Millisecond)
+	<-time.After(300 * time.Millisecond)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, cause := range x.failed {
