@@ -272,14 +272,22 @@ func (w *windowLog) next(ctx context.Context, lease relay.Lease, after outbox.Po
 	if err != nil {
 		return nil, err
 	}
-	if len(ticks) == 1 && lease.Fence > 0 { // At the head.
-		if _, fresh, err := w.advanceHead(ctx, lease); err != nil || !fresh {
-			return nil, err
-		}
-		if ticks, err = w.ticksAfter(ctx, lease.Shard, after); err != nil {
-			return nil, err
-		}
+	records, err := w.readTicked(ctx, lease, after, ticks, limit)
+	if err != nil || len(records) > 0 || lease.Fence == 0 || len(ticks) > ticksMax {
+		return records, err
 	}
+	// At the head: with one tick nothing has ever followed, with more the last window has been read to its end.
+	if _, fresh, err := w.advanceHead(ctx, lease); err != nil || !fresh {
+		return nil, err
+	}
+	if ticks, err = w.ticksAfter(ctx, lease.Shard, after); err != nil {
+		return nil, err
+	}
+	return w.readTicked(ctx, lease, after, ticks, limit)
+}
+
+// readTicked returns up to limit records of the windows between ticks.
+func (w *windowLog) readTicked(ctx context.Context, lease relay.Lease, after outbox.Position, ticks []tick, limit int) ([]outbox.Record, error) {
 	var records []outbox.Record
 	for i := 1; i < len(ticks); i++ {
 		prev, cur := ticks[i-1], ticks[i]
