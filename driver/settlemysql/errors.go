@@ -16,6 +16,9 @@ import (
 // ErrCredentials says that the server refused who we are, or does not let us use the database.
 var ErrCredentials = errors.New("the server refused the credentials")
 
+// ErrNoDatabase says that the server has no database of the URL's name: make it, see [EnsureDatabase].
+var ErrNoDatabase = errors.New("there is no such database")
+
 // classify names the errors that somebody has to act upon. Numbers are those of the servers' error lists.
 func classify(err error) error {
 	if e, ok := errors.AsType[*mysql.MySQLError](err); ok {
@@ -32,6 +35,8 @@ func classify(err error) error {
 			return sqlstore.ErrUnavailable
 		case 1044, 1045, 1698: // access denied
 			return ErrCredentials
+		case 1049: // unknown database
+			return ErrNoDatabase
 		}
 		return nil
 	}

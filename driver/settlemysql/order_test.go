@@ -147,6 +147,26 @@ func (w *told) take(records []outbox.Record) {
 	}
 }
 
+// await waits until both have been told as many events as there are.
+func (w *told) await(other *told, versions map[string]int) {
+	total := 0
+	for _, n := range versions {
+		total += n
+	}
+	whole := func(w *told) bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		seen := map[outbox.Position]bool{}
+		for i := range w.records {
+			seen[w.records[i].Position] = true
+		}
+		return len(seen) >= total
+	}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && !(whole(w) && whole(other)); {
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
 // check proves that nothing was lost and that no event overtook one of its aggregate. Repetitions are those of
 // an owner that died: they have the same position.
 func (w *told) check(t *testing.T, who string, versions map[string]int, repeats bool) {
@@ -317,22 +337,7 @@ func TestOrder(t *testing.T) {
 	time.AfterFunc(length/2, die)
 	writing.Wait()
 	versions := b.versions(t)
-	total := 0
-	for _, n := range versions {
-		total += n
-	}
-	whole := func(w *told) bool {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		seen := map[outbox.Position]bool{}
-		for i := len(w.records) - 1; i >= 0; i-- {
-			seen[w.records[i].Position] = true
-		}
-		return len(seen) >= total
-	}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && !(whole(&relayed) && whole(&followed)); {
-		time.Sleep(20 * time.Millisecond)
-	}
+	relayed.await(&followed, versions)
 	stopReading()
 	readers.Wait()
 	select {
