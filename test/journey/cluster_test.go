@@ -6,15 +6,19 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/settledev/settle/driver/settlemysql"
+	"github.com/settledev/settle/driver/settlepgx"
 	"github.com/settledev/settle/internal/server"
 	"github.com/settledev/settle/shop/gateway"
 	"github.com/settledev/settle/test/internal/binary"
@@ -27,7 +31,8 @@ type cluster struct {
 	data      string
 	broker    string
 	prefix    string
-	addresses map[string]string // of every service, and of pgsim and platformsim
+	store     string            // URL of the databases, files when empty
+	addresses map[string]string // of every instance (order, order#2), and of pgsim and platformsim
 	running   map[string]*program
 }
 
@@ -99,19 +104,23 @@ func services() []string {
 	return []string{"order", "inventory", "payment", "shipping", "notify", "platform", "catalog", "gateway"}
 }
 
-// newCluster starts everything and returns when all of it is ready.
-func newCluster(t *testing.T, data, broker string) *cluster {
+// newCluster starts everything and returns when all of it is ready; the named services run twice.
+func newCluster(t *testing.T, data, store, broker string, twice ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dir: newDir(t), data: data, broker: broker, prefix: fmt.Sprintf("journey%d", time.Now().UnixNano()), addresses: map[string]string{}, running: map[string]*program{}}
-	for _, name := range append(services(), "pgsim", "platformsim") {
+	c := &cluster{store: store, t: t, dir: newDir(t), data: data, broker: broker, prefix: fmt.Sprintf("journey%d", time.Now().UnixNano()), addresses: map[string]string{}, running: map[string]*program{}}
+	instances := services()
+	for _, name := range twice {
+		instances = append(instances, name+"#2")
+	}
+	for _, name := range append(slices.Clone(instances), "pgsim", "platformsim") {
 		c.addresses[name] = freeAddress(t)
 	}
 	c.running["outside"] = launchProgram(t, "outside", "--dir", c.dir, "--addr-gateway", c.addresses["pgsim"],
 		"--addr-platform", c.addresses["platformsim"], "--webhook-url", c.url("gateway")+"/webhooks/payments")
-	for _, name := range services() {
+	for _, name := range instances {
 		c.start(name)
 	}
-	for _, name := range services() {
+	for _, name := range instances {
 		c.waitReady(name)
 	}
 	return c
@@ -119,16 +128,17 @@ func newCluster(t *testing.T, data, broker string) *cluster {
 
 func (c *cluster) url(name string) string { return "http://" + c.addresses[name] }
 
-// start starts the process of a service.
+// start starts an instance of a service.
 func (c *cluster) start(name string) {
 	c.t.Helper()
+	service, _, _ := strings.Cut(name, "#")
 	args := []string{
-		"serve", "--services", name, "--dir", c.dir, "--addr", c.addresses[name], "--broker", c.broker, "--topic-prefix", c.prefix,
+		"serve", "--services", service, "--store", c.store, "--migrate", "--dir", c.dir, "--addr", c.addresses[name], "--broker", c.broker, "--topic-prefix", c.prefix,
 		"--data", c.data, "--gateway-url", c.url("pgsim"), "--platform-url", c.url("platformsim"),
 	}
-	for _, peer := range services() {
-		if peer != name {
-			args = append(args, "--peer", peer+"="+c.url(peer))
+	for peer := range c.addresses {
+		if service, _, _ := strings.Cut(peer, "#"); slices.Contains(services(), service) {
+			args = append(args, "--peer", service+"="+c.url(peer))
 		}
 	}
 	c.running[name] = launchProgram(c.t, args...)
@@ -196,19 +206,70 @@ func TestCluster(t *testing.T) {
 	t.Run("store", func(t *testing.T) { replayOnCluster(t, "store") })
 }
 
+// TestInstances runs services twice on one database server, divided by a broker and by leases, and kills one
+// instance of each for good: the other one goes on with its work.
+func TestInstances(t *testing.T) {
+	binary.NeedsProcesses(t)
+	for name, kinds := range map[string][2]server.Kind{
+		"postgres kafka": {server.Postgres, server.Kafka},
+		"postgres store": {server.Postgres, ""},
+		"mysql redis":    {server.MariaDB, server.Redis},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := databases(t, server.Shared(t, kinds[0]), fmt.Sprintf("twice%d", time.Now().UnixNano()))
+			ensure := settlepgx.EnsureDatabase
+			if kinds[0] == server.MariaDB {
+				ensure = settlemysql.EnsureDatabase
+			}
+			for _, service := range services() {
+				if err := ensure(t.Context(), databaseOf(t, store, service)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			broker := "store"
+			if kinds[1] != "" {
+				broker = server.Shared(t, kinds[1])
+			}
+			data := retailOfCluster(t)
+			c := newCluster(t, data, store, broker, "order", "payment", "inventory")
+			c.replay(data, func(name string) { c.running[name].kill() })
+		})
+	}
+}
+
+func retailOfCluster(t *testing.T) string {
+	t.Helper()
+	return retail(t, 600, "C536999,10001,THING 1,-1,2010-12-02 08:26:00,2.55,17850.0,United Kingdom")
+}
+
 func replayOnCluster(t *testing.T, broker string) {
 	t.Helper()
-	data := retail(t, 600, "C536999,10001,THING 1,-1,2010-12-02 08:26:00,2.55,17850.0,United Kingdom")
-	c := newCluster(t, data, broker)
+	data := retailOfCluster(t)
+	c := newCluster(t, data, "", broker)
+	c.replay(data, func(name string) {
+		c.running[name].kill()
+		c.start(name)
+		c.waitReady(name)
+	})
+	for _, name := range services() {
+		if code := c.running[name].terminate(t); code != 0 {
+			t.Errorf("%s: exit code %d after SIGTERM\n%s", name, code, c.running[name])
+		}
+	}
+}
+
+// replay replays a file of retailOfCluster through the gateway, hurts services on the way, and wants every
+// book to balance.
+func (c *cluster) replay(data string, hurt func(name string)) {
+	t := c.t
+	t.Helper()
 	report := filepath.Join(t.TempDir(), "report.json")
 	replay := launchProgram(t, "replay-data", "--url", c.url("gateway"), "--token-file", filepath.Join(c.dir, "operator-token"),
 		"--gateway-url", c.url("pgsim"), "--platform-url", c.url("platformsim"),
 		"--journal", filepath.Join(t.TempDir(), "journal"), "--report", report, data)
 	for i, name := range []string{"payment", "order", "inventory"} {
 		binary.Eventually(t, patience, "events are handled", func() bool { return c.handled() > int64(200+600*i) })
-		c.running[name].kill()
-		c.start(name)
-		c.waitReady(name)
+		hurt(name)
 	}
 	select {
 	case <-replay.done:
@@ -222,11 +283,6 @@ func replayOnCluster(t *testing.T, broker string) {
 	if !r.Balanced || r.Accepted != 600 || r.Terminal["COMPLETED"] != 600 || r.Returns["COMPLETED"] != 1 {
 		t.Errorf("report: balanced %t, %d accepted, terminal %v, returns %v", r.Balanced, r.Accepted, r.Terminal, r.Returns)
 	}
-	for _, name := range services() {
-		if code := c.running[name].terminate(t); code != 0 {
-			t.Errorf("%s: exit code %d after SIGTERM\n%s", name, code, c.running[name])
-		}
-	}
 }
 
 // TestClusterPartAway asks a gateway whose services are away in part: what it can answer it answers, and it
@@ -234,7 +290,7 @@ func replayOnCluster(t *testing.T, broker string) {
 func TestClusterPartAway(t *testing.T) {
 	binary.NeedsProcesses(t)
 	nats := server.Start(t, server.NATS, server.Options{})
-	c := newCluster(t, retail(t, 20), nats.URL())
+	c := newCluster(t, retail(t, 20), "", nats.URL())
 	c.running["inventory"].kill()
 	if a := c.ask("/internal/stock"); a.Status != http.StatusServiceUnavailable || a.Code() != "service-unreachable" || a.Header.Get("Retry-After") == "" {
 		t.Errorf("stock of a service that is away: %d %v %s", a.Status, a.Header, a.Body)
@@ -270,24 +326,55 @@ func TestClusterPartAway(t *testing.T) {
 	}
 }
 
+// databases is the store's URL for a prefix of databases on a server.
+func databases(t *testing.T, server, prefix string) string {
+	t.Helper()
+	u, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/" + prefix
+	return u.String()
+}
+
+// databaseOf is the URL of a service's database.
+func databaseOf(t *testing.T, store, service string) string {
+	t.Helper()
+	u, err := url.Parse(store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path += "_" + service
+	return u.String()
+}
+
 // TestDemoOnServers replays a file in one process on database and broker servers, twice: the second time it
 // finds its answers in the journal, and with --fresh it begins anew beside what the broker still has.
 func TestDemoOnServers(t *testing.T) {
 	binary.NeedsProcesses(t)
 	for name, kinds := range map[string][2]server.Kind{
-		"files nats":  {"", server.NATS},
-		"files kafka": {"", server.Kafka},
-		"files redis": {"", server.Redis},
+		"postgres store": {server.Postgres, ""},
+		"postgres nats":  {server.Postgres, server.NATS},
+		"postgres kafka": {server.Postgres, server.Kafka},
+		"files rabbit":   {"", server.Rabbit},
+		"mysql store":    {server.MariaDB, ""},
+		"mysql redis":    {server.MariaDB, server.Redis},
+		"files nats":     {"", server.NATS},
+		"files kafka":    {"", server.Kafka},
+		"files redis":    {"", server.Redis},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, data := newDir(t), retail(t, 100)
 			flags := []string{"demo", "--dir", dir, "--addr", "127.0.0.1:0", "--exit", "--data", data, "--broker", "store"}
 			prefix := fmt.Sprintf("demo%d", time.Now().UnixNano())
 			if kinds[0] != "" {
-				flags = append(flags, "--store", strings.TrimRight(server.Shared(t, kinds[0]), "/")+"/"+prefix)
+				flags = append(flags, "--store", databases(t, server.Shared(t, kinds[0]), prefix))
 			}
 			if kinds[1] != "" {
 				flags = append(flags, "--broker", server.Shared(t, kinds[1]))
+			}
+			if strings.HasSuffix(name, "wal") {
+				flags = append(flags, "--relay", "wal")
 			}
 			for _, more := range [][]string{{"--fresh"}, nil, {"--fresh"}} {
 				report := filepath.Join(t.TempDir(), "report.json")

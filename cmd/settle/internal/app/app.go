@@ -41,7 +41,8 @@ type App struct {
 	where   storeURL
 	lock    *settlesqlite.Lock // of the directory, when all its files are this process's
 	stores  map[string]*sqlstore.Store
-	readers []*sqlstore.Store // outboxes of other processes, when they are followed
+	backed  map[string]settle.Store // the stores as the services have them
+	readers []*sqlstore.Store       // outboxes of other processes, when they are followed
 	broker  broker.Broker
 	// brokers are the services' own ones, where outboxes are followed and not all of them are here;
 	// followers are all that follow outboxes.
@@ -80,7 +81,10 @@ func Open(ctx context.Context, opts Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &App{opts: opts, where: where, stores: map[string]*sqlstore.Store{}, registry: prometheus.NewRegistry(), traffic: map[string]*traffic{}, brokers: map[string]broker.Broker{}}
+	a := &App{
+		opts: opts, where: where, stores: map[string]*sqlstore.Store{}, backed: map[string]settle.Store{},
+		brokers: map[string]broker.Broker{}, registry: prometheus.NewRegistry(), traffic: map[string]*traffic{},
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -102,6 +106,9 @@ func Open(ctx context.Context, opts Options) (_ *App, err error) {
 	for _, name := range opts.Services {
 		a.traffic[name] = &traffic{}
 		if a.stores[name], err = openStore(ctx, where, name, opts); err != nil {
+			return nil, err
+		}
+		if a.backed[name], err = a.storeOf(name); err != nil {
 			return nil, err
 		}
 	}

@@ -12,16 +12,19 @@ import (
 	"strings"
 	"time"
 
+	"github.com/settledev/settle"
 	"github.com/settledev/settle/broker"
 	"github.com/settledev/settle/driver/settlekafka"
 	"github.com/settledev/settle/driver/settlemysql"
 	"github.com/settledev/settle/driver/settlenats"
 	"github.com/settledev/settle/driver/settlepgx"
+	"github.com/settledev/settle/driver/settlerabbit"
 	"github.com/settledev/settle/driver/settleredis"
 	"github.com/settledev/settle/driver/settlesqlite"
 	"github.com/settledev/settle/lock"
 	"github.com/settledev/settle/relay"
 	"github.com/settledev/settle/shop/catalog"
+	"github.com/settledev/settle/shop/contract"
 	"github.com/settledev/settle/shop/inventory"
 	"github.com/settledev/settle/shop/notify"
 	"github.com/settledev/settle/shop/order"
@@ -116,10 +119,6 @@ func openStore(ctx context.Context, where storeURL, service string, opts Options
 	case "sqlite":
 		s, err = openFile(ctx, where.of(service), opts, cfg)
 	case "postgres":
-		if opts.Relay == "wal" {
-			// driver/settlepgx, with its source that reads the log.
-			return nil, usage("--relay wal is not built in yet")
-		}
 		s, err = settlepgx.Open(ctx, where.of(service), settlepgx.Config{
 			Migrate: opts.Migrate, Store: cfg, ConnsMax: opts.ConnsMax, Pooler: opts.Pooler,
 		})
@@ -134,6 +133,29 @@ func openStore(ctx context.Context, where storeURL, service string, opts Options
 		return nil, fmt.Errorf("%s: %w", service, err)
 	}
 	return s, nil
+}
+
+// logged is a store whose outbox is heard of from the log of Postgres.
+type logged struct {
+	*sqlstore.Store
+
+	wal *settlepgx.WAL
+}
+
+// Outbox implements [relay.Provider].
+func (l logged) Outbox() relay.Source { return l.wal }
+
+// storeOf is a service's store as its relay is to see it.
+func (a *App) storeOf(service string) (settle.Store, error) {
+	s := a.stores[service]
+	if a.opts.Relay != "wal" || !slices.Contains(producers(), service) {
+		return s, nil // A slot is worth having where there are events.
+	}
+	wal, err := settlepgx.NewWAL(s, a.where.of(service), settlepgx.WALConfig{Logger: a.opts.Logger})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", service, err)
+	}
+	return logged{s, wal}, nil
 }
 
 // OpenReader opens a service's database only to read it.
@@ -197,7 +219,7 @@ func makeFile(ctx context.Context, path string, schemas []sqlstore.Schema) error
 func (a *App) openBroker(ctx context.Context) (err error) {
 	o := a.opts
 	scheme, _, _ := strings.Cut(o.Broker, ":")
-	if o.Replicas != 0 && (o.Broker == "store" || scheme == "redis" || scheme == "rediss") {
+	if o.Replicas != 0 && slices.Contains([]string{"store", "redis", "rediss", "amqp", "amqps"}, scheme) {
 		return usage("--replicas says nothing to --broker %s", scheme)
 	}
 	switch scheme {
@@ -218,12 +240,28 @@ func (a *App) openBroker(ctx context.Context) (err error) {
 	case "redis", "rediss":
 		a.broker, err = opened(settleredis.Open(ctx, o.Broker, settleredis.Config{Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions}))
 	case "amqp", "amqps":
-		// driver/settlerabbit: settlerabbit.Open(ctx, o.Broker, ...).
-		err = usage("--broker amqp is not built in yet")
+		a.broker, err = opened(settlerabbit.Open(ctx, o.Broker, settlerabbit.Config{
+			Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions, Groups: subscriptions(),
+		}))
 	default:
 		err = usage("--broker %q is none of nats, store, nats://, kafka://, redis://, amqp://", scheme)
 	}
 	return err
+}
+
+// subscriptions are who listens to what, for brokers that keep an event only for the groups they know.
+func subscriptions() []broker.Subscription {
+	return []broker.Subscription{
+		{Group: "order", Topics: []string{contract.OrderTopic, contract.InventoryTopic, contract.PaymentTopic, contract.ShippingTopic}},
+		{Group: "inventory", Topics: []string{contract.OrderTopic, contract.InventoryTopic, contract.ShippingTopic}},
+		{Group: "payment", Topics: []string{contract.OrderTopic, contract.PaymentTopic, contract.ShippingTopic}},
+		{Group: "shipping", Topics: []string{contract.OrderTopic, contract.ShippingTopic}},
+		{Group: "notify", Topics: []string{contract.OrderTopic}},
+		{Group: "platform", Topics: []string{contract.OrderTopic}},
+		{Group: "gateway", Topics: []string{
+			contract.OrderTopic, contract.InventoryTopic, contract.PaymentTopic, contract.ShippingTopic, contract.CatalogTopic,
+		}},
+	}
 }
 
 // opened is what a driver opened, and nothing at all when it failed.

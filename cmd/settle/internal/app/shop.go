@@ -95,7 +95,7 @@ func (a *App) newShop() (*shop, error) {
 }
 
 func (a *App) newInventory(s *shop) (_ *settle.Service, err error) {
-	if s.inventory, err = inventory.New(a.stores["inventory"], a.brokerOf("inventory"), inventory.Config{Service: a.config("inventory")}); err != nil {
+	if s.inventory, err = inventory.New(a.backed["inventory"], a.brokerOf("inventory"), inventory.Config{Service: a.config("inventory")}); err != nil {
 		return nil, err
 	}
 	s.handlers["inventory"], s.lookups[inventory.LookupRoute] = s.inventory.Handler(), s.inventory.Lookup()
@@ -110,7 +110,7 @@ func (a *App) newCatalog(s *shop) (_ *settle.Service, err error) {
 	case p != nil:
 		cfg.Available = inventory.NewClient(peerClient(p), "http://inventory", a.token).Available
 	}
-	if s.catalog, err = catalog.New(a.stores["catalog"], a.brokerOf("catalog"), cfg); err != nil {
+	if s.catalog, err = catalog.New(a.backed["catalog"], a.brokerOf("catalog"), cfg); err != nil {
 		return nil, err
 	}
 	s.handlers["catalog"], s.lookups[catalog.LookupRoute] = s.catalog.Handler(), s.catalog.Lookup()
@@ -118,7 +118,7 @@ func (a *App) newCatalog(s *shop) (_ *settle.Service, err error) {
 }
 
 func (a *App) newPayment(s *shop) (_ *settle.Service, err error) {
-	if s.payment, err = payment.New(a.stores["payment"], a.brokerOf("payment"), payment.Config{
+	if s.payment, err = payment.New(a.backed["payment"], a.brokerOf("payment"), payment.Config{
 		Service: a.config("payment"), GatewayURL: a.PgsimURL, WebhookSecret: a.secret,
 	}); err != nil {
 		return nil, err
@@ -129,14 +129,14 @@ func (a *App) newPayment(s *shop) (_ *settle.Service, err error) {
 
 func (a *App) newShipping(s *shop) (_ *settle.Service, err error) {
 	cfg := shipping.Config{Service: a.config("shipping"), Delay: a.opts.ShipDelay}
-	if s.shipping, err = shipping.New(a.stores["shipping"], a.brokerOf("shipping"), cfg); err != nil {
+	if s.shipping, err = shipping.New(a.backed["shipping"], a.brokerOf("shipping"), cfg); err != nil {
 		return nil, err
 	}
 	return s.shipping.Service, nil
 }
 
 func (a *App) newNotify(s *shop) (_ *settle.Service, err error) {
-	if s.notify, err = notify.New(a.stores["notify"], a.brokerOf("notify"), notify.Config{Service: a.config("notify"), PlatformURL: a.PlatURL}); err != nil {
+	if s.notify, err = notify.New(a.backed["notify"], a.brokerOf("notify"), notify.Config{Service: a.config("notify"), PlatformURL: a.PlatURL}); err != nil {
 		return nil, err
 	}
 	s.handlers["notify"] = s.notify.Handler()
@@ -145,7 +145,7 @@ func (a *App) newNotify(s *shop) (_ *settle.Service, err error) {
 
 func (a *App) newPlatform(s *shop) (_ *settle.Service, err error) {
 	cfg := platform.Config{Service: a.config("platform"), PlatformURL: a.PlatURL}
-	if s.platform, err = platform.New(a.stores["platform"], a.brokerOf("platform"), cfg); err != nil {
+	if s.platform, err = platform.New(a.backed["platform"], a.brokerOf("platform"), cfg); err != nil {
 		return nil, err
 	}
 	s.handlers["platform"] = s.platform.Handler()
@@ -159,7 +159,7 @@ func (a *App) newOrder(s *shop) (_ *settle.Service, err error) {
 	} else {
 		known = catalog.NewClient(peerClient(a.peers["catalog"]), "http://catalog", a.token)
 	}
-	if s.order, err = order.New(a.stores["order"], a.brokerOf("order"), order.Config{
+	if s.order, err = order.New(a.backed["order"], a.brokerOf("order"), order.Config{
 		Service: a.config("order"), Catalog: products{known},
 		DelayedAfter: a.opts.PaymentDelayed, ExpiredAfter: a.opts.PaymentExpired, Hooks: a.orderHooks(),
 	}); err != nil {
@@ -170,7 +170,7 @@ func (a *App) newOrder(s *shop) (_ *settle.Service, err error) {
 }
 
 func (a *App) newGateway(s *shop) (_ *settle.Service, err error) {
-	if s.gateway, err = gateway.New(a.stores["gateway"], a.brokerOf("gateway"), gateway.Config{
+	if s.gateway, err = gateway.New(a.backed["gateway"], a.brokerOf("gateway"), gateway.Config{
 		Service: a.config("gateway"), Feed: a.stores["gateway"].Feed(),
 		Services: s.handlers, Peers: a.peers, Lookups: s.lookups, Letters: s.letters, Outboxes: s.outboxes,
 		OperatorToken: a.token, Metrics: a.metricsHandler(), Ready: a.Ready, Traffic: a.Traffic,
