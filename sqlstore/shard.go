@@ -35,7 +35,7 @@ type shardLog struct {
 }
 
 type shardSQL struct {
-	add, news, last, fresh, number, numbered, after, afterNew, first, young, purge, stats string
+	add, addEight, news, last, fresh, number, numbered, after, afterNew, first, young, purge, stats string
 }
 
 var (
@@ -50,7 +50,7 @@ func newShardLog(s *Store, q *statements) *shardLog {
 	l.oldest = l.beforeFirst
 	l.begin = func(context.Context, *txn.Tx, int, *shardRow) error { return nil }
 	l.q = shardSQL{
-		add: q.text("outbox.add"), news: q.text("outbox.news"), last: q.text("outbox.last"), fresh: q.text("outbox.new"),
+		add: q.text("outbox.add"), addEight: q.text("outbox.add_eight"), news: q.text("outbox.news"), last: q.text("outbox.last"), fresh: q.text("outbox.new"),
 		number: q.text("outbox.number"), numbered: q.text("outbox.numbered"), after: q.text("outbox.after"),
 		afterNew: q.text("outbox.after_new"), first: q.text("outbox.first"), young: q.text("outbox.young"),
 		purge: q.text("outbox.purge"), stats: q.text("outbox.stats"),
@@ -58,20 +58,30 @@ func newShardLog(s *Store, q *statements) *shardLog {
 	return l
 }
 
-// write implements [eventWriter]: one statement for each event, so that identities follow the order of adding
-// whatever the server's innodb_autoinc_lock_mode is.
+// addRows is how many events one statement adds, if there are so many.
+const addRows = 8
+
+// write implements [eventWriter].
 func (l *shardLog) write(ctx context.Context, tx *txn.Tx, events []event.Envelope) error {
 	created := nanos(tx.Now())
-	args := make([]any, 0, 2+eventColumns)
-	for i := range events {
-		args = append(eventArgs(append(args[:0], shardOf(&events[i], l.s.cfg.Shards)), &events[i]), created)
-		n, err := tx.Exec(ctx, l.q.add, args...)
+	args := make([]any, 0, addRows*(2+eventColumns))
+	for len(events) > 0 {
+		query, n := l.q.add, 1
+		if len(events) >= addRows {
+			query, n = l.q.addEight, addRows
+		}
+		args = args[:0]
+		for i := range events[:n] {
+			args = append(eventArgs(append(args, shardOf(&events[i], l.s.cfg.Shards)), &events[i]), created)
+		}
+		added, err := tx.Exec(ctx, query, args...)
 		if err != nil {
 			return err
 		}
-		if n != 1 {
-			return fmt.Errorf("%s made %d rows: %w", events[i].Type, n, ErrCorrupt)
+		if added != int64(n) {
+			return fmt.Errorf("%d of %d rows added: %w", added, n, ErrCorrupt)
 		}
+		events = events[n:]
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package settlemysql
 
 import (
+	"context"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -45,6 +46,8 @@ func classify(err error) error {
 	case errors.Is(err, driver.ErrBadConn), errors.Is(err, mysql.ErrInvalidConn), errors.Is(err, io.EOF),
 		errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.As(err, &op):
 		return sqlstore.ErrUnavailable
+	case errors.Is(err, context.DeadlineExceeded):
+		return sqlstore.ErrUnavailable // The store's own limit of a transaction: the server hangs.
 	}
 	return nil
 }

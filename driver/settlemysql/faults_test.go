@@ -39,7 +39,9 @@ func (w *told) Publish(_ context.Context, messages []broker.Message) []error {
 // binary log shows commits before they are on disk: what a follower was told must be what is there afterwards.
 func TestServerKilled(t *testing.T) {
 	for name, settings := range map[string]map[string]string{"binlog": nil, "no binlog": {"log-bin": "0", "skip-log-bin": "1"}} {
-		t.Run(name, func(t *testing.T) { serverKilled(t, server.Start(t, server.MariaDB, server.Options{Settings: settings})) })
+		t.Run(name, func(t *testing.T) {
+			serverKilled(t, server.Start(t, server.MariaDB, server.Options{Settings: settings}))
+		})
 	}
 }
 

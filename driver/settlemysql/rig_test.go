@@ -190,3 +190,14 @@ func add(keys ...string) func(context.Context, *txn.Tx) error {
 		return nil
 	}
 }
+
+func then(fns ...func(context.Context, *txn.Tx) error) func(context.Context, *txn.Tx) error {
+	return func(ctx context.Context, tx *txn.Tx) error {
+		for _, fn := range fns {
+			if err := fn(ctx, tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}

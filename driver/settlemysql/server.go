@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
+
+	"github.com/go-sql-driver/mysql"
 
 	"github.com/settledev/settle/sqlstore"
 	"github.com/settledev/settle/txn"
@@ -114,8 +117,12 @@ func (t *transaction) Commit(ctx context.Context) error {
 		return err
 	}
 	err := t.tx.Commit() // Bounded by the connection's own timeouts.
-	t.over = true
-	return errors.Join(err, t.conn.Close())
+	if err != nil {
+		if _, told := errors.AsType[*mysql.MySQLError](err); !told {
+			err = fmt.Errorf("%w: %w", sqlstore.ErrUnavailable, err) // Nobody said what became of it.
+		}
+	}
+	return errors.Join(err, t.end(err))
 }
 
 // Rollback implements [sqlstore.Transaction].
@@ -123,10 +130,17 @@ func (t *transaction) Rollback(context.Context) error {
 	if t.over {
 		return nil
 	}
-	t.over = true
 	err := t.tx.Rollback()
-	if err != nil { // Whatever the session is in, nobody else shall have it.
+	return errors.Join(err, t.end(err))
+}
+
+// end gives the connection back. After an error nobody shall have it: a transaction that is still open there
+// would be committed by the next one's begin.
+func (t *transaction) end(err error) error {
+	t.over = true
+	if err != nil {
 		_ = t.conn.Raw(func(any) error { return driver.ErrBadConn })
+		return nil
 	}
-	return errors.Join(err, t.conn.Close())
+	return t.conn.Close()
 }
