@@ -46,6 +46,7 @@ func TestServerKilled(t *testing.T) {
 }
 
 func serverKilled(t *testing.T, s *server.Server) {
+	t.Helper()
 	const writers, aggregates, kills = 8, 20, 3
 	b := openBank(t, database(t, s.URL(), ""), aggregates)
 	carrier := openStore(t, b.target, settlemysql.Config{})

@@ -252,7 +252,7 @@ func migrate(ctx context.Context, target string, cfg Config, schemas ...sqlstore
 
 // EnsureDatabase makes the URL's database when it is missing: for a demo.
 func EnsureDatabase(ctx context.Context, target string) error {
-	return withoutDatabase(ctx, target, func(db *sql.DB, name string) error {
+	return withoutDatabase(target, func(db *sql.DB, name string) error {
 		_, err := db.ExecContext(ctx, "CREATE DATABASE IF NOT EXISTS "+name+" CHARACTER SET utf8mb4")
 		return err
 	})
@@ -263,7 +263,7 @@ var ErrNotOurs = errors.New("database has no tables of settle")
 
 // DropDatabase drops the URL's database, if it has settle's tables; a missing one is no error.
 func DropDatabase(ctx context.Context, target string) error {
-	return withoutDatabase(ctx, target, func(db *sql.DB, name string) error {
+	return withoutDatabase(target, func(db *sql.DB, name string) error {
 		var tables, ours int
 		err := db.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(table_name = 'settle_meta'), 0)
 			FROM information_schema.tables WHERE table_schema = ?`, strings.Trim(name, "`")).Scan(&tables, &ours)
@@ -278,7 +278,7 @@ func DropDatabase(ctx context.Context, target string) error {
 }
 
 // withoutDatabase connects to the server and calls fn with the quoted name of the URL's database.
-func withoutDatabase(ctx context.Context, target string, fn func(db *sql.DB, name string) error) (err error) {
+func withoutDatabase(target string, fn func(db *sql.DB, name string) error) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("settlemysql: database of %s: %w", redact(target), classified(err))

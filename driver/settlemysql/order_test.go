@@ -162,7 +162,7 @@ func (w *told) await(other *told, versions map[string]int) {
 		}
 		return len(seen) >= total
 	}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && !(whole(w) && whole(other)); {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && (!whole(w) || !whole(other)); {
 		time.Sleep(20 * time.Millisecond)
 	}
 }

@@ -15,6 +15,9 @@ type rewritten struct {
 	err   error
 }
 
+// placeholdersMax is how many the servers take.
+const placeholdersMax = 65535
+
 // textsMax bounds the texts remembered, for a program that makes new ones.
 const textsMax = 4096
 
@@ -67,14 +70,14 @@ func rewrite(query string) rewritten {
 		}
 		i++
 		number, digits := 0, 0
-		for ; i < len(query) && query[i] >= '0' && query[i] <= '9' && digits < 5; i++ {
-			number, digits = number*10+int(query[i]-'0'), digits+1
+		for ; i < len(query) && query[i] >= '0' && query[i] <= '9'; i++ {
+			number, digits = min(number*10+int(query[i]-'0'), placeholdersMax+1), digits+1
 		}
 		switch {
 		case digits == 0:
 			plain++
-		case number == 0:
-			return rewritten{err: errors.New("placeholder ?0: the first is ?1")}
+		case number == 0 || number > placeholdersMax:
+			return rewritten{err: fmt.Errorf("placeholder with a number that is not from 1 to %d", placeholdersMax)}
 		default:
 			order = append(order, number-1)
 		}

@@ -1,19 +1,26 @@
 package settlemysql_test
 
 import (
+	"context"
+	"crypto/rand"
 	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/fstest"
 
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/settledev/settle/driver/settlemysql"
 	"github.com/settledev/settle/internal/server"
 	"github.com/settledev/settle/sqlstore"
+	"github.com/settledev/settle/txn"
 )
 
 // numbered is a numbered placeholder, which the driver of settle takes and MySQL does not.
@@ -61,6 +68,149 @@ func TestEveryStatementPrepares(t *testing.T) {
 	}
 	if len(texts) < 80 {
 		t.Errorf("only %d statements", len(texts))
+	}
+}
+
+func service(files ...string) sqlstore.Schema {
+	fsys := fstest.MapFS{"README.md": {Data: []byte("ignored")}}
+	for i := 0; i < len(files); i += 2 {
+		fsys[files[i]] = &fstest.MapFile{Data: []byte(files[i+1])}
+	}
+	return sqlstore.Schema{Name: "order", Files: fsys}
+}
+
+func TestSchema(t *testing.T) {
+	const orders = "CREATE TABLE orders (id VARCHAR(64) PRIMARY KEY); CREATE INDEX by_id ON orders (id);"
+	target := database(t, server.Shared(t, server.MariaDB), "")
+	one := service("0001_orders.sql", orders)
+	two := service("0001_orders.sql", orders, "0002_lines.sql", "CREATE TABLE line (id VARCHAR(64) PRIMARY KEY)")
+	broken := service("0001_orders.sql", orders, "0002_lines.sql", "CREATE TABLE orders (id VARCHAR(64)); CREATE TABLE line (id VARCHAR(64))")
+	edited := service("0001_orders.sql", "CREATE TABLE orders (id VARCHAR(64) PRIMARY KEY)")
+	open := func(schemas ...sqlstore.Schema) error {
+		s, err := settlemysql.Open(t.Context(), target, settlemysql.Config{Store: sqlstore.Config{Schemas: schemas}})
+		if err != nil {
+			return err
+		}
+		return s.Close()
+	}
+	// Several processes migrate: one works, the others wait.
+	var applied atomic.Int64
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			n, err := settlemysql.Migrate(t.Context(), target, one)
+			if err != nil {
+				t.Error(err)
+			}
+			applied.Add(int64(n))
+		})
+	}
+	if wg.Wait(); applied.Load() != 3 {
+		t.Errorf("%d migrations applied, want 3", applied.Load())
+	}
+	if err := open(one); err != nil {
+		t.Error(err)
+	}
+	if err := open(two); !errors.Is(err, sqlstore.ErrSchema) || !strings.Contains(err.Error(), "schema order is at version 1, this program needs 2") {
+		t.Errorf("an old schema was opened: %v", err)
+	}
+	if n, err := settlemysql.Migrate(t.Context(), target, broken); n != 0 || err == nil || !strings.Contains(err.Error(), "0002_lines.sql") {
+		t.Errorf("a broken migration: %d, %v", n, err)
+	}
+	if n, err := settlemysql.Migrate(t.Context(), target, two); n != 1 || err != nil {
+		t.Errorf("%d migrations, %v", n, err)
+	}
+	if err := open(one); !errors.Is(err, sqlstore.ErrSchema) || !strings.Contains(err.Error(), "version 2, this program knows 1") {
+		t.Errorf("a newer schema was opened: %v", err)
+	}
+	if err := open(edited); !errors.Is(err, sqlstore.ErrSchema) {
+		t.Errorf("an edited past was opened: %v", err)
+	}
+}
+
+// TestMigrateAgain lets settle's own migrations run after they have failed half way: what they define commits
+// by itself.
+func TestMigrateAgain(t *testing.T) {
+	target := database(t, server.Shared(t, server.MariaDB), "")
+	s := openStore(t, target, settlemysql.Config{})
+	run(t, s, add("a"))
+	run(t, s, exec("DELETE FROM settle_schema"))
+	if n, err := settlemysql.Migrate(t.Context(), target); n != 2 || err != nil {
+		t.Errorf("%d migrations, %v", n, err)
+	}
+	var n int
+	if err := s.QueryRow(t.Context(), "SELECT count(*) FROM settle_outbox", nil, &n); err != nil || n != 1 {
+		t.Errorf("%d events, %v", n, err)
+	}
+}
+
+// TestStrict proves that nothing is cut to fit, and that the session reads what is committed, whatever the
+// server's defaults are.
+func TestStrict(t *testing.T) {
+	private := server.Start(t, server.MariaDB, server.Options{Settings: map[string]string{"sql-mode": "", "transaction-isolation": "REPEATABLE-READ"}})
+	s := openStore(t, database(t, private.URL(), ""), settlemysql.Config{})
+	run(t, s, exec("CREATE TABLE item (name VARCHAR(3) PRIMARY KEY)"))
+	if err := s.Run(t.Context(), bound(exec("INSERT INTO item VALUES ('long')"))); err == nil {
+		t.Error("a name was cut to fit its column")
+	}
+	run(t, s, func(ctx context.Context, tx *txn.Tx) error {
+		var n int
+		count := func() int {
+			if err := tx.QueryRow(ctx, "SELECT count(*) FROM item", nil, &n); err != nil {
+				t.Error(err)
+			}
+			return n
+		}
+		before := count()
+		other := connect(t, private.URL())
+		var name string
+		if err := tx.QueryRow(ctx, "SELECT DATABASE()", nil, &name); err != nil {
+			return err
+		}
+		if _, err := other.ExecContext(ctx, "INSERT INTO `"+name+"`.item VALUES ('new')"); err != nil {
+			return err
+		}
+		if after := count(); before != 0 || after != 1 {
+			t.Errorf("%d rows, then %d", before, after)
+		}
+		return nil
+	})
+}
+
+// TestEnsureAndDrop makes and drops databases, and spares those of others.
+func TestEnsureAndDrop(t *testing.T) {
+	u, err := url.Parse(server.Shared(t, server.MariaDB))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/settle-quoted_" + strings.ToLower(rand.Text()[:8])
+	ctx, target := t.Context(), u.String()
+	for range 2 {
+		if err := settlemysql.EnsureDatabase(ctx, target); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db := connect(t, target)
+	if _, err := db.ExecContext(ctx, "CREATE TABLE theirs (id INT)"); err != nil {
+		t.Fatal(err)
+	}
+	if err := settlemysql.DropDatabase(ctx, target); !errors.Is(err, settlemysql.ErrNotOurs) {
+		t.Errorf("another's database was dropped: %v", err)
+	}
+	if _, err := db.ExecContext(ctx, "DROP TABLE theirs"); err != nil {
+		t.Fatal(err)
+	}
+	openStore(t, target, settlemysql.Config{})
+	for range 2 { // One that is gone is what was asked for.
+		if err := settlemysql.DropDatabase(ctx, target); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, path := range []string{"/", "/a`b", "/a/b"} {
+		u.Path = path
+		if err := settlemysql.EnsureDatabase(ctx, u.String()); err == nil {
+			t.Errorf("database %q was made", path)
+		}
 	}
 }
 
