@@ -63,9 +63,9 @@ type TrafficAnswer struct {
 }
 
 // instanceGrace is how long an instance that does not answer any more is waited for: what it had in hand
-// may not be anybody else's yet, and would be missing from the sum. Afterwards its service's other
+// may not be anybody else's yet (leases and sessions last up to 15 s), and would be missing from the sum. Afterwards its service's other
 // instances speak for it.
-const instanceGrace = 90 * time.Second
+const instanceGrace = 30 * time.Second
 
 // serveTraffic answers how much is on its way, or that it cannot be known: a part that is away must not
 // look quiet.
