@@ -136,18 +136,18 @@ func (l *leasedLog) Advance(ctx context.Context, lease relay.Lease, to outbox.Po
 
 // Rewind implements [relay.Source].
 func (l *leasedLog) Rewind(ctx context.Context, lease relay.Lease, to outbox.Position) error {
-	oldest, err := l.oldest(ctx, lease.Shard, to.Epoch)
-	if err == nil && to.Compare(oldest) < 0 {
-		err = fmt.Errorf("the oldest is %s: %w", oldest, relay.ErrRetention)
-	}
-	if err == nil {
-		err = l.fenced(ctx, lease, func(ctx context.Context, tx *txn.Tx, row shardRow) error {
-			if to.Compare(row.at) >= 0 {
-				return nil
-			}
-			return l.moveTo(ctx, tx, lease.Shard, to)
-		})
-	}
+	err := l.fenced(ctx, lease, func(ctx context.Context, tx *txn.Tx, row shardRow) error {
+		oldest, err := l.oldest(ctx, lease.Shard, to.Epoch) // While the row is held, nobody purges.
+		switch {
+		case err != nil:
+			return err
+		case to.Compare(oldest) < 0:
+			return fmt.Errorf("the oldest is %s: %w", oldest, relay.ErrRetention)
+		case to.Compare(row.at) >= 0:
+			return nil
+		}
+		return l.moveTo(ctx, tx, lease.Shard, to)
+	})
 	if err != nil {
 		return fmt.Errorf("sqlstore: rewind to %s with fence %d: %w", to, lease.Fence, err)
 	}

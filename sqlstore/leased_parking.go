@@ -134,6 +134,43 @@ func (l *leasedLog) Replay(ctx context.Context, topic, key string) (int, error) 
 	return int(n), nil
 }
 
+// view returns an operator's page of the first shard, carried up to at: of one status, or of all. peek reads
+// records after a position, also those that are not for readers yet.
+func (l *leasedLog) view(
+	ctx context.Context, status relay.Status, after, at outbox.Position, limit int,
+	peek func(ctx context.Context, after outbox.Position, limit int) ([]outbox.Record, error),
+) ([]relay.Entry, error) {
+	switch status {
+	case relay.StatusFailed:
+		return l.failures(ctx, after, limit)
+	case relay.StatusPending:
+		if after.Compare(at) < 0 {
+			after = at
+		}
+	case "", relay.StatusSent:
+	default:
+		return nil, fmt.Errorf("status %.20q is none", status)
+	}
+	var out []relay.Entry
+	for len(out) < limit && (status != relay.StatusSent || after.Compare(at) < 0) {
+		records, err := peek(ctx, after, limit)
+		if err != nil || len(records) == 0 {
+			return out, err
+		}
+		after = records[len(records)-1].Position
+		entries, err := l.list(ctx, 0, records, at)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if (status == "" || e.Status == status) && len(out) < limit {
+				out = append(out, e)
+			}
+		}
+	}
+	return out, nil
+}
+
 // list makes an operator's page of records that were read in order: what is parked of them is FAILED,
 // what lies up to a position SENT, the rest PENDING.
 func (l *leasedLog) list(ctx context.Context, shard int, records []outbox.Record, at outbox.Position) ([]relay.Entry, error) {

@@ -59,9 +59,37 @@ type serverEngine struct {
 	mu      sync.Mutex
 	closed  bool
 	running sync.WaitGroup
+
+	quit chan struct{} // ends hear
+	done sync.WaitGroup
 }
 
-func newServerEngine(s *Store, _ *statements) *serverEngine { return &serverEngine{s: s} }
+func newServerEngine(s *Store, _ *statements) *serverEngine {
+	return &serverEngine{s: s, quit: make(chan struct{})}
+}
+
+// start listens to other processes. The schema has been checked.
+func (e *serverEngine) start() {
+	if d := e.s.backend.Doorbell; d != nil {
+		ring, stop := d.Listen()
+		e.done.Go(func() {
+			defer stop()
+			e.hear(ring)
+		})
+	}
+}
+
+// hear passes on what other processes ring.
+func (e *serverEngine) hear(ring <-chan struct{}) {
+	for {
+		select {
+		case <-ring:
+			e.s.outboxBell.ring()
+		case <-e.quit:
+			return
+		}
+	}
+}
 
 // enter keeps the engine open while a transaction runs.
 func (e *serverEngine) enter() bool {
@@ -172,6 +200,8 @@ func (e *serverEngine) close() error {
 	e.closed = true
 	e.mu.Unlock()
 	e.running.Wait()
+	close(e.quit)
+	e.done.Wait()
 	return nil
 }
 

@@ -99,46 +99,15 @@ const freshTick = math.MaxInt64
 
 // List implements [relay.Lister] for the first shard.
 func (l *shardLog) List(ctx context.Context, status relay.Status, after outbox.Position, limit int) ([]relay.Entry, error) {
-	entries, err := l.entries(ctx, status, after, page(limit))
+	at, err := l.at(ctx, 0)
+	if err != nil {
+		return nil, fmt.Errorf("sqlstore: list: %w", err)
+	}
+	entries, err := l.view(ctx, status, after, at, page(limit), l.peek)
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: list: %w", err)
 	}
 	return entries, nil
-}
-
-func (l *shardLog) entries(ctx context.Context, status relay.Status, after outbox.Position, limit int) ([]relay.Entry, error) {
-	switch status {
-	case relay.StatusFailed:
-		return l.failures(ctx, after, limit)
-	case "", relay.StatusSent, relay.StatusPending:
-	default:
-		return nil, fmt.Errorf("status %.20q is none", status)
-	}
-	at, err := l.at(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
-	if status == relay.StatusPending && after.Compare(at) < 0 {
-		after = at
-	}
-	var out []relay.Entry
-	for len(out) < limit && (status != relay.StatusSent || after.Compare(at) < 0) {
-		records, err := l.peek(ctx, after, limit)
-		if err != nil || len(records) == 0 {
-			return out, err
-		}
-		after = records[len(records)-1].Position
-		entries, err := l.list(ctx, 0, records, at)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range entries {
-			if (status == "" || e.Status == status) && len(out) < limit {
-				out = append(out, e)
-			}
-		}
-	}
-	return out, nil
 }
 
 // peek reads what is numbered, and then what is not.

@@ -218,8 +218,14 @@ func open(ctx context.Context, b Backend, cfg Config) (*Store, error) {
 	if err := s.checkSchemas(ctx, texts); err != nil {
 		return nil, err
 	}
-	if f, ok := s.engine.(*fileEngine); ok && b.Writer != nil {
-		if err := f.start(ctx); err != nil {
+	switch e := s.engine.(type) {
+	case *serverEngine:
+		e.start()
+	case *fileEngine:
+		if b.Writer == nil {
+			break
+		}
+		if err := e.start(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -350,6 +356,9 @@ func (s *Store) delete(ctx context.Context, query string, args ...any) (int, err
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		errs := []error{s.engine.close()}
+		if w, ok := s.outbox.(*windowLog); ok {
+			w.close()
+		}
 		if s.backend.Close != nil {
 			errs = append(errs, s.backend.Close())
 		}

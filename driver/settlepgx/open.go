@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -36,6 +37,9 @@ type Config struct {
 	LockWait time.Duration
 	// ConnectTimeout bounds the making of one connection. Default 5s.
 	ConnectTimeout time.Duration
+	// QueryTimeout bounds a query outside a transaction, from its begin until its rows are closed. A
+	// transaction is bounded by Store.TxTimeout. Default 30s.
+	QueryTimeout time.Duration
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -48,14 +52,17 @@ func (c Config) withDefaults() (Config, error) {
 	if c.ConnectTimeout == 0 {
 		c.ConnectTimeout = 5 * time.Second
 	}
+	if c.QueryTimeout == 0 {
+		c.QueryTimeout = 30 * time.Second
+	}
 	if c.Store.Logger == nil {
 		c.Store.Logger = slog.Default()
 	}
 	if c.ConnsMax < 2 {
 		return c, fmt.Errorf("%d connections, at least 2 needed", c.ConnsMax)
 	}
-	if c.LockWait < 0 || c.ConnectTimeout < 0 {
-		return c, fmt.Errorf("lock wait %s, connect timeout %s: must not be negative", c.LockWait, c.ConnectTimeout)
+	if min(c.LockWait, c.ConnectTimeout, c.QueryTimeout) < time.Millisecond {
+		return c, fmt.Errorf("lock wait %s, connect timeout %s, query timeout %s: 1ms is the least", c.LockWait, c.ConnectTimeout, c.QueryTimeout)
 	}
 	return c, nil
 }
@@ -98,7 +105,7 @@ func open(ctx context.Context, target string, cfg Config) (_ *sqlstore.Store, er
 		return nil, classified(err)
 	}
 	b := sqlstore.Backend{
-		Dialect: sqlstore.Postgres(), Server: &server{pool: pool}, Classify: classify,
+		Dialect: sqlstore.Postgres(), Server: &server{pool: pool, timeout: cfg.QueryTimeout}, Classify: classify,
 		Close: func() error { pool.Close(); return nil },
 	}
 	if !cfg.NoDoorbell && !cfg.Pooler {
@@ -127,17 +134,32 @@ func (c Config) pool(target string) (*pgxpool.Config, error) {
 	if err != nil {
 		return nil, errors.New("parameters of the URL are not usable") // It repeats the URL too.
 	}
-	pc.MaxConns = int32(c.ConnsMax)
+	pc.MaxConns = int32(min(c.ConnsMax, 10_000))
+	pc.PingTimeout = c.ConnectTimeout
 	cc := pc.ConnConfig
 	cc.ConnectTimeout = c.ConnectTimeout
+	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: keepaliveIdle, Interval: keepaliveInterval, Count: keepaliveCount,
+	}}
+	cc.DialFunc = dialer.DialContext
 	if c.Pooler {
 		cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
-	} else {
-		cc.RuntimeParams["lock_timeout"] = fmt.Sprint(c.LockWait.Milliseconds())
-		cc.RuntimeParams["application_name"] = "settle"
+		return pc, nil // It refuses settings that it does not know.
 	}
+	cc.RuntimeParams["lock_timeout"] = fmt.Sprint(c.LockWait.Milliseconds())
+	cc.RuntimeParams["idle_in_transaction_session_timeout"] = fmt.Sprint(idleInTransaction.Milliseconds())
+	cc.RuntimeParams["application_name"] = "settle"
 	return pc, nil
 }
+
+const (
+	// Keepalive ends a connection whose server is gone without a word, within half a minute.
+	keepaliveIdle     = 15 * time.Second
+	keepaliveInterval = 5 * time.Second
+	keepaliveCount    = 3
+	// idleInTransaction ends the transaction of a process of ours that hangs and holds locks.
+	idleInTransaction = time.Minute
+)
 
 // redact returns a URL without its password.
 func redact(target string) string {
@@ -145,11 +167,14 @@ func redact(target string) string {
 	if err != nil {
 		return "(unreadable URL)"
 	}
+	if q := u.Query(); q.Has("password") || q.Has("sslpassword") {
+		u.RawQuery = ""
+	}
 	return u.Redacted()
 }
 
 // Migrate applies missing migrations and returns how many. Several processes may call it: one works, the
-// others wait. The URL must not lead to a pooler.
+// others wait.
 func Migrate(ctx context.Context, target string, schemas ...sqlstore.Schema) (int, error) {
 	cfg, err := Config{}.withDefaults()
 	if err == nil {
@@ -169,13 +194,19 @@ const migrateLock = 0x5e771e
 
 func migrate(ctx context.Context, cc *pgx.ConnConfig, schemas ...sqlstore.Schema) (_ int, err error) {
 	cc = cc.Copy()
-	delete(cc.RuntimeParams, "lock_timeout") // Another migration may take its time.
+	// Another migration may take its time.
+	delete(cc.RuntimeParams, "lock_timeout")
+	delete(cc.RuntimeParams, "idle_in_transaction_session_timeout")
 	guard, err := pgx.ConnectConfig(ctx, cc)
 	if err != nil {
 		return 0, classified(err)
 	}
 	defer func() { _ = guard.Close(context.WithoutCancel(ctx)) }() // The lock ends with the session.
-	if _, err := guard.Exec(ctx, "SELECT pg_advisory_lock($1)", migrateLock); err != nil {
+	// It is a transaction's, which also a pooler keeps on one session.
+	if _, err := guard.Exec(ctx, "BEGIN"); err != nil {
+		return 0, classified(err)
+	}
+	if _, err := guard.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", migrateLock); err != nil {
 		return 0, classified(err)
 	}
 	db := stdlib.OpenDB(*cc)
@@ -195,7 +226,7 @@ func EnsureDatabase(ctx context.Context, target string) error {
 		if err == nil && !there {
 			_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize())
 		}
-		if errors.Is(classified(err), sqlstore.ErrDuplicate) {
+		if isCode(err, "42P04") || isCode(err, "23505") {
 			return nil // Another process was quicker.
 		}
 		return err

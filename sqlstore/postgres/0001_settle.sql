@@ -41,19 +41,19 @@ ALTER SEQUENCE settle_outbox_id OWNED BY settle_outbox.id;
 
 -- Window t of a shard is what snapshot t shows and snapshot t-1 does not. A tick is kept before anything of its
 -- window is published, so (tick, id) is the same position whoever reads, and whenever. lsn is where the log
--- stood; last_id is the end of a window of which what came before has been purged.
+-- stood, which is behind every commit that the snapshot shows.
 CREATE TABLE settle_tick (
     shard    smallint    NOT NULL,
     tick     bigint      NOT NULL CHECK (tick >= 0),
     snapshot pg_snapshot NOT NULL,
     lsn      pg_lsn      NOT NULL,
     at       bigint      NOT NULL,
-    last_id  bigint,
     PRIMARY KEY (shard, tick)
 );
 
 -- One row for each shard; fence rises with each owner and never falls. (epoch, tick, id) is how far the shard
--- has been carried. cluster is whose transaction numbers the ticks are made of: those of another mean nothing.
+-- has been carried. Up to floor_* something may have been purged, and nothing after it. cluster is whose
+-- transaction numbers the ticks are made of: those of another mean nothing.
 CREATE TABLE settle_relay (
     shard      smallint NOT NULL PRIMARY KEY,
     owner      text     NOT NULL DEFAULT '',
@@ -62,6 +62,8 @@ CREATE TABLE settle_relay (
     epoch      bigint   NOT NULL DEFAULT 0,
     tick       bigint   NOT NULL DEFAULT 0,
     id         bigint   NOT NULL DEFAULT 0,
+    floor_tick bigint   NOT NULL DEFAULT 0,
+    floor_id   bigint   NOT NULL DEFAULT 0,
     cluster    text     NOT NULL DEFAULT ''
 ) WITH (fillfactor = 20);
 

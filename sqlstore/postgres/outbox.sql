@@ -10,75 +10,182 @@ FROM unnest($1::smallint[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $
     trace_parent, correlation_id, causation_id, idempotency_key, producer, data, n)
 ORDER BY u.n;
 
--- Whether anything is visible that was not in a snapshot ($2 its xmax, $3 its xip).
--- name: news
-SELECT EXISTS (SELECT 1 FROM settle_outbox WHERE xid >= $2::text::xid8 AND shard = $1)
-    OR EXISTS (SELECT 1 FROM settle_outbox WHERE xid = ANY ($3::text[]::xid8[]) AND shard = $1);
-
--- name: head
-SELECT tick, snapshot::text, at FROM settle_tick WHERE shard = $1 ORDER BY tick DESC LIMIT 1;
-
--- The statement's own snapshot is the new one. Whoever runs it holds the shard's row of settle_relay.
--- name: tick
-INSERT INTO settle_tick (shard, tick, snapshot, lsn, at)
-SELECT $1, $2, pg_current_snapshot(), pg_current_wal_insert_lsn(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000;
-
+-- The first tick shows nothing: no transaction has a number below 3.
 -- name: baseline
 INSERT INTO settle_tick (shard, tick, snapshot, lsn, at)
-SELECT $1, $2, '1:1:', '0/0', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000
-ON CONFLICT DO NOTHING;
+SELECT $1, 0, '3:3:', '0/0', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000
+WHERE NOT EXISTS (SELECT 1 FROM settle_tick WHERE shard = $1);
 
--- name: ticks
-SELECT tick, snapshot::text, coalesce(last_id, -1), (lsn - '0/0')::bigint FROM settle_tick WHERE shard = $1 AND tick >= $2 ORDER BY tick LIMIT $3;
+-- Whether there is a row of a transaction, or a tick, that this cluster has not come to yet.
+-- name: foreign
+SELECT EXISTS (SELECT 1 FROM settle_outbox WHERE shard = $1 AND xid >= pg_snapshot_xmax(pg_current_snapshot()))
+    OR EXISTS (SELECT 1 FROM settle_tick
+        WHERE shard = $1 AND pg_snapshot_xmax(snapshot) > pg_snapshot_xmax(pg_current_snapshot())
+            AND tick = (SELECT max(tick) FROM settle_tick WHERE shard = $1));
+
+-- What stands in the windows from $2 on: in the first of them after $3, and none beyond the window $4. It is
+-- what a snapshot shows and the one before does not: transactions that began after that one, and those that
+-- were running then.
+-- name: next
+SELECT r.floor_tick, r.floor_id, w.tick, w.id, w.created_at, w.event_id, w.type, w.version, w.topic, w.aggregate_type, w.aggregate_id, w.occurred_at,
+    w.trace_parent, w.correlation_id, w.causation_id, w.idempotency_key, w.producer, w.data
+FROM settle_relay r CROSS JOIN LATERAL (
+    SELECT t.tick, o.*
+    FROM settle_tick p JOIN settle_tick t ON t.shard = p.shard AND t.tick = p.tick + 1
+    CROSS JOIN LATERAL (
+        SELECT o.* FROM settle_outbox o
+        WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(t.snapshot)
+            AND pg_visible_in_snapshot(o.xid, t.snapshot)
+        UNION ALL
+        SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) JOIN settle_outbox o ON o.shard = $1 AND o.xid = x.xid
+        WHERE pg_visible_in_snapshot(o.xid, t.snapshot)) o
+    WHERE p.shard = $1 AND p.tick >= $2::bigint - 1 AND p.tick < $4::bigint AND (t.tick > $2 OR o.id > $3::bigint)
+    ORDER BY t.tick, o.id LIMIT $5) w
+WHERE r.shard = $1 ORDER BY w.tick, w.id;
+
+-- The rest of one window.
+-- name: rest
+SELECT o.id, o.created_at, o.event_id, o.type, o.version, o.topic, o.aggregate_type, o.aggregate_id, o.occurred_at,
+    o.trace_parent, o.correlation_id, o.causation_id, o.idempotency_key, o.producer, o.data
+FROM settle_tick p JOIN settle_tick t ON t.shard = p.shard AND t.tick = p.tick + 1
+CROSS JOIN LATERAL (
+    SELECT o.* FROM settle_outbox o
+    WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(t.snapshot)
+        AND pg_visible_in_snapshot(o.xid, t.snapshot)
+    UNION ALL
+    SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) JOIN settle_outbox o ON o.shard = $1 AND o.xid = x.xid
+    WHERE pg_visible_in_snapshot(o.xid, t.snapshot)) o
+WHERE p.shard = $1 AND p.tick = $2::bigint - 1 AND o.id > $3 ORDER BY o.id;
+
+-- How far the windows go, who owns the shard, and up to where something may have been purged.
+-- name: bounds
+SELECT r.floor_tick, r.floor_id, r.fence, coalesce((SELECT max(tick) FROM settle_tick WHERE shard = $1), -1)
+FROM settle_relay r WHERE r.shard = $1;
+
+-- Ends a window when something is visible that is in none yet, and returns what stands in it. The statement's
+-- own snapshot is the new tick's. It holds the owner's row, so that a newer owner comes before or after it, and
+-- with nothing new it writes nothing. $2 is the last tick as the owner knows it.
+-- name: tick
+WITH p AS MATERIALIZED (
+    SELECT tick, snapshot FROM settle_tick WHERE shard = $1 ORDER BY tick DESC LIMIT 1
+), news AS MATERIALIZED (
+    SELECT p.tick = $2
+        AND pg_snapshot_xmax(pg_current_snapshot()) >= pg_snapshot_xmax(p.snapshot)
+        AND (EXISTS (SELECT 1 FROM settle_outbox o WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot))
+            OR EXISTS (SELECT 1 FROM pg_snapshot_xip(p.snapshot) AS x (xid)
+                JOIN settle_outbox o ON o.shard = $1 AND o.xid = x.xid)) AS fresh
+    FROM p
+), n AS (
+    INSERT INTO settle_tick (shard, tick, snapshot, lsn, at)
+    SELECT $1, $2 + 1, pg_current_snapshot(), pg_current_wal_insert_lsn(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000
+    FROM (SELECT 1 FROM settle_relay WHERE shard = $1 AND fence = $3 AND owner = $4 FOR UPDATE) r
+    WHERE (SELECT fresh FROM news)
+    RETURNING tick, snapshot
+)
+SELECT o.id, o.created_at, o.event_id, o.type, o.version, o.topic, o.aggregate_type, o.aggregate_id, o.occurred_at,
+    o.trace_parent, o.correlation_id, o.causation_id, o.idempotency_key, o.producer, o.data
+FROM n CROSS JOIN p CROSS JOIN LATERAL (
+    SELECT o.* FROM settle_outbox o
+    WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(n.snapshot)
+        AND pg_visible_in_snapshot(o.xid, n.snapshot)
+    UNION ALL
+    SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) JOIN settle_outbox o ON o.shard = $1 AND o.xid = x.xid
+    WHERE pg_visible_in_snapshot(o.xid, n.snapshot)) o
+ORDER BY o.id LIMIT $5;
+
+-- What is in no window yet, for the operator's list.
+-- name: open
+SELECT p.tick + 1, o.id, o.created_at, o.event_id, o.type, o.version, o.topic, o.aggregate_type, o.aggregate_id, o.occurred_at,
+    o.trace_parent, o.correlation_id, o.causation_id, o.idempotency_key, o.producer, o.data
+FROM ((SELECT tick, snapshot FROM settle_tick WHERE shard = $1 ORDER BY tick DESC LIMIT 1)
+    UNION ALL SELECT 0, '3:3:' WHERE NOT EXISTS (SELECT 1 FROM settle_tick WHERE shard = $1)) p
+CROSS JOIN LATERAL (
+    SELECT o.* FROM settle_outbox o
+    WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(pg_current_snapshot())
+        AND pg_visible_in_snapshot(o.xid, pg_current_snapshot())
+    UNION ALL
+    SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) JOIN settle_outbox o ON o.shard = $1 AND o.xid = x.xid
+    WHERE pg_visible_in_snapshot(o.xid, pg_current_snapshot())) o
+WHERE o.id > $2 ORDER BY o.id LIMIT $3;
 
 -- The last tick whose snapshot shows nothing that was committed behind a place in the log.
 -- name: tick_at
 SELECT coalesce(max(tick), 0) FROM settle_tick WHERE shard = $1 AND lsn <= '0/0'::pg_lsn + $2::bigint;
 
--- A window: committed after the snapshot before ($2 its xmax, $3 its xip), visible in this one ($4).
--- name: window
-SELECT o.id, o.created_at, o.event_id, o.type, o.version, o.topic, o.aggregate_type, o.aggregate_id, o.occurred_at,
-    o.trace_parent, o.correlation_id, o.causation_id, o.idempotency_key, o.producer, o.data
-FROM settle_outbox o
-WHERE o.shard = $1 AND o.id > $5 AND pg_visible_in_snapshot(o.xid, $4::text::pg_snapshot)
-    AND (o.xid >= $2::text::xid8 AND o.xid < pg_snapshot_xmax($4::text::pg_snapshot) OR o.xid = ANY ($3::text[]::xid8[]))
-ORDER BY o.id LIMIT $6;
+-- The position before the oldest event kept, by windows and by the log.
+-- name: floor
+SELECT r.floor_tick, r.floor_id, coalesce((SELECT (lsn - '0/0')::bigint FROM settle_tick t WHERE t.shard = $1 AND t.tick = r.floor_tick), 0)
+FROM settle_relay r WHERE r.shard = $1;
 
--- name: window_end
-SELECT coalesce(max(o.id), 0) FROM settle_outbox o
-WHERE o.shard = $1 AND o.id > $5 AND pg_visible_in_snapshot(o.xid, $4::text::pg_snapshot)
-    AND (o.xid >= $2::text::xid8 AND o.xid < pg_snapshot_xmax($4::text::pg_snapshot) OR o.xid = ANY ($3::text[]::xid8[]));
-
--- name: now
-SELECT pg_current_snapshot()::text;
-
+-- What is not settled up to a place ($2, $3), no more than $4 of them, and when the first of it was made: order by
+-- the transaction's number is nearly that by time.
 -- name: pending
-SELECT count(*), coalesce(min(o.created_at), 0) FROM settle_outbox o
-WHERE o.shard = $1
-    AND (o.xid >= $2::text::xid8 OR o.xid = ANY ($3::text[]::xid8[]))
-    AND NOT (pg_visible_in_snapshot(o.xid, $4::text::pg_snapshot) AND o.id <= $5);
+WITH s AS MATERIALIZED (
+    SELECT (SELECT snapshot FROM settle_tick WHERE shard = $1 AND tick = $2::bigint - 1) AS prev,
+        (SELECT snapshot FROM settle_tick WHERE shard = $1 AND tick = $2) AS cur
+), w AS (
+    SELECT o.created_at FROM s CROSS JOIN LATERAL (
+        SELECT o.xid, o.created_at FROM settle_outbox o
+        WHERE o.shard = $1 AND o.xid >= coalesce(pg_snapshot_xmin(s.prev), '0'::xid8)
+            AND NOT (coalesce(pg_visible_in_snapshot(o.xid, s.prev), false)
+                OR o.id <= $3 AND coalesce(pg_visible_in_snapshot(o.xid, s.cur), false))
+        ORDER BY o.xid LIMIT $4) o
+)
+SELECT count(*), coalesce((SELECT min(f.created_at) FROM (SELECT created_at FROM w LIMIT 1000) f), 0) FROM w;
 
+-- How many rows there are, counted up to $2, and as the last ANALYZE knew.
 -- name: total
-SELECT (SELECT count(*) FROM settle_outbox WHERE shard = $1), (SELECT count(*) FROM settle_relay_parked WHERE shard = $1);
+SELECT (SELECT count(*) FROM (SELECT 1 FROM settle_outbox WHERE shard = $1 LIMIT $2) o),
+    (SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'settle_outbox'::regclass),
+    (SELECT count(*) FROM settle_relay_parked WHERE shard = $1);
 
--- The last window that is settled as a whole ($2) and older than the retention ($3).
--- name: purgeable
-SELECT tick, snapshot::text FROM settle_tick WHERE shard = $1 AND tick <= $2 AND at < $3 ORDER BY tick DESC LIMIT 1;
+-- The half day, by the clock that gives rows their slot.
+-- name: half_day
+SELECT extract(epoch FROM clock_timestamp())::bigint / 43200;
 
--- name: keep_from
-UPDATE settle_tick SET last_id = $3 WHERE shard = $1 AND tick = $2 AND last_id IS NULL;
+-- The oldest rows, in the order of positions.
+-- name: oldest
+SELECT w.tick, w.id, w.xid::text, w.slot, w.created_at FROM (
+    SELECT t.tick, o.id, o.xid, o.slot, o.created_at
+    FROM settle_relay r
+    JOIN settle_tick p ON p.shard = $1 AND p.tick >= r.floor_tick - 1 AND p.tick < $2::bigint
+    JOIN settle_tick t ON t.shard = p.shard AND t.tick = p.tick + 1
+    CROSS JOIN LATERAL (
+        SELECT o.* FROM settle_outbox o
+        WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(t.snapshot)
+            AND pg_visible_in_snapshot(o.xid, t.snapshot)
+        UNION ALL
+        SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) JOIN settle_outbox o ON o.shard = $1 AND o.xid = x.xid
+        WHERE pg_visible_in_snapshot(o.xid, t.snapshot)) o
+    WHERE r.shard = $1 AND (t.tick > r.floor_tick OR o.id > r.floor_id) AND (t.tick < $2 OR o.id <= $3::bigint)
+    ORDER BY t.tick, o.id LIMIT $4) w
+ORDER BY w.tick, w.id;
 
+-- name: purge
+DELETE FROM settle_outbox o USING unnest($2::smallint[], $3::text[]::xid8[], $4::bigint[]) AS u (slot, xid, id)
+WHERE o.shard = $1 AND o.xid = u.xid AND o.id = u.id AND o.slot = u.slot;
+
+-- name: raise_floor
+UPDATE settle_relay SET floor_tick = $2, floor_id = $3 WHERE shard = $1 AND (floor_tick, floor_id) < ($2, $3);
+
+-- The ticks before the one that the oldest event needs, no more than $2 at a time.
 -- name: purge_ticks
-DELETE FROM settle_tick WHERE shard = $1 AND tick < $2;
+DELETE FROM settle_tick WHERE shard = $1
+    AND tick < (SELECT floor_tick - 1 FROM settle_relay WHERE shard = $1)
+    AND tick < (SELECT min(tick) + $2 FROM settle_tick WHERE shard = $1);
 
--- name: slot_rows_0
-SELECT count(*), count(*) FILTER (WHERE NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)) FROM settle_outbox_0;
--- name: slot_rows_1
-SELECT count(*), count(*) FILTER (WHERE NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)) FROM settle_outbox_1;
--- name: slot_rows_2
-SELECT count(*), count(*) FILTER (WHERE NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)) FROM settle_outbox_2;
--- name: slot_rows_3
-SELECT count(*), count(*) FILTER (WHERE NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)) FROM settle_outbox_3;
+-- Which shards have rows in a slot.
+-- name: slot_shards
+SELECT shard, count(*) FROM settle_outbox WHERE slot = $1 GROUP BY shard;
+
+-- The last transaction in a slot, 0 when it is empty.
+-- name: slot_last
+SELECT coalesce((SELECT xid FROM settle_outbox WHERE slot = $1 AND shard = $2 ORDER BY xid DESC LIMIT 1), '0'::xid8)::text::bigint;
+
+-- Below which number every transaction is settled, when everything up to a window is.
+-- name: settled_below
+SELECT coalesce((SELECT pg_snapshot_xmin(snapshot) FROM settle_tick WHERE shard = $1 AND tick = $2), '0'::xid8)::text::bigint;
 
 -- A slot that is in use is not waited for.
 -- name: slot_lock_0
@@ -98,3 +205,43 @@ TRUNCATE settle_outbox_1;
 TRUNCATE settle_outbox_2;
 -- name: slot_empty_3
 TRUNCATE settle_outbox_3;
+
+-- The log begins anew: nobody writes meanwhile, and who reads is fenced.
+-- name: rebase_lock
+LOCK TABLE settle_outbox IN EXCLUSIVE MODE;
+
+-- name: rebase_shards
+SELECT shard FROM settle_relay UNION SELECT DISTINCT shard FROM settle_outbox ORDER BY 1;
+
+-- What was settled up to a place ($2, $3) is given a number that the first tick shows, the rest this transaction's.
+-- name: rebase_rows
+WITH s AS MATERIALIZED (
+    SELECT (SELECT snapshot FROM settle_tick WHERE shard = $1 AND tick = $2::bigint - 1) AS prev,
+        (SELECT snapshot FROM settle_tick WHERE shard = $1 AND tick = $2) AS cur
+)
+UPDATE settle_outbox o SET xid = CASE
+    WHEN coalesce(pg_visible_in_snapshot(o.xid, s.prev), false)
+        OR o.id <= $3 AND coalesce(pg_visible_in_snapshot(o.xid, s.cur), false) THEN '2'::xid8
+    ELSE pg_current_xact_id() END
+FROM s WHERE o.shard = $1;
+
+-- name: rebase_count
+SELECT count(*) FROM settle_outbox WHERE shard = $1 AND xid = pg_current_xact_id();
+
+-- name: rebase_ticks
+DELETE FROM settle_tick WHERE shard = $1;
+
+-- name: rebase_tick
+INSERT INTO settle_tick (shard, tick, snapshot, lsn, at)
+SELECT $1, $2, '3:3:', pg_current_wal_insert_lsn(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000;
+
+-- name: rebase_relay
+UPDATE settle_relay SET epoch = $2, tick = $3, id = $4, floor_tick = $5, floor_id = $6, cluster = $7,
+    owner = '', expires_at = 0, fence = fence + 1
+WHERE shard = $1;
+
+-- Parked events that come again have their place in the first window.
+-- name: rebase_parked
+UPDATE settle_relay_parked p SET epoch = $2, tick = $3
+FROM settle_outbox o
+WHERE p.shard = $1 AND o.shard = $1 AND o.id = p.id AND o.event_id = p.event_id AND o.xid = pg_current_xact_id();

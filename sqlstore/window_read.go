@@ -1,0 +1,225 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/settledev/settle/outbox"
+	"github.com/settledev/settle/relay"
+	"github.com/settledev/settle/txn"
+)
+
+const (
+	// ticksMax bounds the windows that one statement looks through.
+	ticksMax = 256
+	// headFor is how long an owner believes that nobody else has ended a window. It is an owner's right; this
+	// is for one who has lost it and does not know.
+	headFor = time.Second
+)
+
+// windowHead is where an owner stands who has read everything that is in windows.
+type windowHead struct {
+	fence int64
+	at    outbox.Position
+	tick  int64 // the last one
+	seen  time.Time
+}
+
+// windowBounds is what there is to be read.
+type windowBounds struct {
+	floor outbox.Position // up to it something may have been purged
+	fence int64
+	last  int64 // the last tick, -1 when there is none
+}
+
+// Next implements [relay.Source]. The owner of the shard ends a window when there is something new;
+// anybody else reads those that have ended. ErrRetention says that events after a position that is not zero
+// have been purged, or that the position was given by a database that is not this one any more.
+func (w *windowLog) Next(ctx context.Context, lease relay.Lease, after outbox.Position, limit int) ([]outbox.Record, error) {
+	if limit = min(limit, listMax); limit <= 0 {
+		return nil, nil
+	}
+	records, err := w.nextRecords(ctx, lease, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("sqlstore: next after %s: %w", after, err)
+	}
+	return records, nil
+}
+
+func (w *windowLog) nextRecords(ctx context.Context, lease relay.Lease, after outbox.Position, limit int) ([]outbox.Record, error) {
+	if records := w.fromStream(ctx, lease.Shard, after, limit); len(records) > 0 {
+		return records, nil
+	}
+	head, ok := w.headOf(lease, after)
+	if !ok {
+		records, bounds, err := w.ended(ctx, lease.Shard, after, limit)
+		if err != nil || len(records) > 0 || bounds.last < 0 {
+			return records, err
+		}
+		if lease.Fence > 0 && bounds.fence != lease.Fence {
+			return nil, fmt.Errorf("fence is %d, not %d: %w", bounds.fence, lease.Fence, relay.ErrFenced)
+		}
+		head = windowHead{fence: lease.Fence, at: after, tick: bounds.last, seen: time.Now()}
+		w.setHead(lease.Shard, head)
+	}
+	if lease.Fence == 0 {
+		return nil, nil
+	}
+	records, err := w.endWindow(ctx, lease, head.tick, after.Epoch, limit)
+	if err != nil || len(records) == 0 {
+		return nil, err
+	}
+	if len(records) < limit {
+		w.setHead(lease.Shard, windowHead{fence: lease.Fence, at: records[len(records)-1].Position, tick: head.tick + 1, seen: time.Now()})
+	}
+	return records, nil
+}
+
+func (w *windowLog) headOf(lease relay.Lease, after outbox.Position) (windowHead, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h, ok := w.heads[lease.Shard]
+	return h, ok && lease.Fence > 0 && h.fence == lease.Fence && h.at == after && time.Since(h.seen) < headFor
+}
+
+// setHead is for an owner; anybody else's is nothing to go by.
+func (w *windowLog) setHead(shard int, h windowHead) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if h.fence > 0 {
+		w.heads[shard] = h
+	}
+}
+
+// ended returns what follows in windows that have ended. With none it says how far they go.
+func (w *windowLog) ended(ctx context.Context, shard int, after outbox.Position, limit int) (records []outbox.Record, b windowBounds, err error) {
+	from, id := after.Tick, after.ID
+	for {
+		var floor outbox.Position
+		scan := newTickedScan(after.Epoch, &floor.Tick, &floor.ID)
+		err = w.s.each(ctx, w.q.next, []any{int64(shard), from, id, from + ticksMax, int64(limit)}, func(rows txn.Rows) error {
+			r, err := scan.read(rows)
+			records = append(records, r)
+			return err
+		})
+		if err != nil {
+			return nil, b, err
+		}
+		if len(records) > 0 {
+			w.announceStream(shard, records, limit)
+			return records, b, kept(after, floor)
+		}
+		// Asked after the rows: what was purged before them is known now.
+		if b, err = w.boundsOf(ctx, shard); err != nil || b.last < 0 {
+			return nil, b, err
+		}
+		if err = kept(after, b.floor); err != nil {
+			return nil, b, err
+		}
+		if after.Tick > b.last {
+			return nil, b, fmt.Errorf("the last window is %d: the database has lost what it had, or is another one: %w", b.last, relay.ErrRetention)
+		}
+		if from+ticksMax > b.last {
+			return nil, b, nil
+		}
+		from, id = max(from+ticksMax, b.floor.Tick), 0
+	}
+}
+
+// kept refuses a position behind which something may be missing.
+func kept(after, floor outbox.Position) error {
+	floor.Epoch = after.Epoch
+	if !after.IsZero() && after.Compare(floor) < 0 {
+		return fmt.Errorf("those up to %s are purged: %w", floor, relay.ErrRetention)
+	}
+	return nil
+}
+
+func (w *windowLog) boundsOf(ctx context.Context, shard int) (b windowBounds, err error) {
+	err = w.s.row(ctx, w.q.bounds, []any{int64(shard)}, &b.floor.Tick, &b.floor.ID, &b.fence, &b.last)
+	if errors.Is(err, sql.ErrNoRows) {
+		return windowBounds{last: -1}, nil // Nobody has claimed it yet.
+	}
+	return b, err
+}
+
+// endWindow makes the tick behind the last one when there is something new, and returns what stands in its
+// window. The tick is on disk when it returns.
+func (w *windowLog) endWindow(ctx context.Context, lease relay.Lease, last, epoch int64, limit int) ([]outbox.Record, error) {
+	var records []outbox.Record
+	scan := newRecordScan()
+	args := []any{int64(lease.Shard), last, lease.Fence, lease.Owner, int64(limit)}
+	err := w.s.each(ctx, w.q.tick, args, func(rows txn.Rows) error {
+		r, err := scan.read(rows)
+		r.Position.Epoch, r.Position.Tick = epoch, last+1
+		records = append(records, r)
+		return err
+	})
+	if errors.Is(err, ErrDuplicate) || errors.Is(err, ErrConflict) {
+		w.forgetHead(lease.Shard) // Somebody else has made this tick: it is there to be read.
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	w.announceStream(lease.Shard, records, limit)
+	return records, nil
+}
+
+func (w *windowLog) forgetHead(shard int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.heads, shard)
+}
+
+// Sequence implements [relay.Sequencer].
+func (w *windowLog) Sequence(ctx context.Context, lease relay.Lease) (outbox.Position, error) {
+	last, err := w.sequence(ctx, lease)
+	if err != nil {
+		return outbox.Position{}, fmt.Errorf("sqlstore: sequence shard %d: %w", lease.Shard, err)
+	}
+	return outbox.Position{Epoch: lease.Position.Epoch, Tick: last, ID: math.MaxInt64}, nil
+}
+
+func (w *windowLog) sequence(ctx context.Context, lease relay.Lease) (int64, error) {
+	b, err := w.boundsOf(ctx, lease.Shard)
+	if err == nil && b.fence != lease.Fence {
+		err = fmt.Errorf("fence is %d, not %d: %w", b.fence, lease.Fence, relay.ErrFenced)
+	}
+	if err != nil {
+		return 0, err
+	}
+	records, err := w.endWindow(ctx, lease, b.last, lease.Position.Epoch, 1)
+	if err != nil || len(records) == 0 {
+		return b.last, err
+	}
+	w.forgetHead(lease.Shard)
+	return b.last + 1, nil
+}
+
+// tickedScan reads records with their window.
+type tickedScan struct {
+	ev      eventScan
+	at      outbox.Position
+	created int64
+	dest    []any
+}
+
+func newTickedScan(epoch int64, before ...any) *tickedScan {
+	s := &tickedScan{at: outbox.Position{Epoch: epoch}}
+	s.dest = s.ev.dest(append(before, &s.at.Tick, &s.at.ID, &s.created))
+	return s
+}
+
+func (s *tickedScan) read(rows txn.Rows) (outbox.Record, error) {
+	s.ev.e.Data = nil // Scan would write into what the row before was given.
+	if err := rows.Scan(s.dest...); err != nil {
+		return outbox.Record{}, err
+	}
+	e, err := s.ev.envelope()
+	return outbox.Record{Position: s.at, CreatedAt: timeOf(s.created), Event: e}, err
+}
