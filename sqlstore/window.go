@@ -38,7 +38,7 @@ type windowLog struct {
 type windowSQL struct {
 	add, baseline, foreign, next, rest, bounds, tick, open, tickAt, floor, pending, total, cluster string
 
-	halfDay, oldest, purge, raiseFloor, purgeTicks, slotShards, slotLast, settledBelow                                  string
+	halfDay, oldest, purge, raiseFloor, purgeTicks, slotShards, slotLast, settledBelow                    string
 	rebaseLock, rebaseShards, rebaseRows, rebaseCount, rebaseTicks, rebaseTick, rebaseRelay, rebaseParked string
 
 	slotLock, slotEmpty [slots]string

@@ -90,20 +90,23 @@ func TestFeedSuite(t *testing.T) {
 func TestTxnSuite(t *testing.T) {
 	txntest.Run(t, txntest.Harness{
 		Open: func(t *testing.T) txn.Runner { return withCounters(t) },
-		Add: func(ctx context.Context, tx *txn.Tx, name string, n int) error {
-			_, err := tx.Exec(ctx, "INSERT INTO counter (name, n) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET n = counter.n + $2", name, n)
-			return err
-		},
-		Committed: func(t *testing.T, s txn.Runner, name string) int {
-			var n int
-			err := as[*sqlstore.Store](t, s).QueryRow(t.Context(), "SELECT coalesce(sum(n), 0)::bigint FROM counter WHERE name = $1", []any{name}, &n)
-			if err != nil {
-				t.Error(err)
-			}
-			return n
-		},
+		Add:  addCounter, Committed: committed,
 		Reopen: crash[txn.Runner],
 	})
+}
+
+func addCounter(ctx context.Context, tx *txn.Tx, name string, n int) error {
+	_, err := tx.Exec(ctx, "INSERT INTO counter (name, n) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET n = counter.n + $2", name, n)
+	return err
+}
+
+func committed(t *testing.T, s txn.Runner, name string) (n int) {
+	t.Helper()
+	err := as[*sqlstore.Store](t, s).QueryRow(t.Context(), "SELECT coalesce(sum(n), 0)::bigint FROM counter WHERE name = $1", []any{name}, &n)
+	if err != nil {
+		t.Error(err)
+	}
+	return n
 }
 
 // withCounters opens an empty store with a table of business state.

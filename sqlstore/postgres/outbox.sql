@@ -18,14 +18,14 @@ WHERE NOT EXISTS (SELECT 1 FROM settle_tick WHERE shard = $1);
 
 -- Whether there is a row of a transaction, or a tick, that this cluster has not come to yet.
 -- name: foreign
-SELECT EXISTS (SELECT 1 FROM settle_outbox WHERE shard = $1 AND xid >= pg_snapshot_xmax(pg_current_snapshot()))
-    OR EXISTS (SELECT 1 FROM settle_tick
-        WHERE shard = $1 AND pg_snapshot_xmax(snapshot) > pg_snapshot_xmax(pg_current_snapshot())
-            AND tick = (SELECT max(tick) FROM settle_tick WHERE shard = $1));
+SELECT coalesce((SELECT xid FROM settle_outbox WHERE shard = $1 ORDER BY xid DESC LIMIT 1), '0'::xid8)
+        >= pg_snapshot_xmax(pg_current_snapshot())
+    OR coalesce((SELECT pg_snapshot_xmax(snapshot) FROM settle_tick WHERE shard = $1 ORDER BY tick DESC LIMIT 1), '0'::xid8)
+        > pg_snapshot_xmax(pg_current_snapshot());
 
 -- What stands in the windows from $2 on: in the first of them after $3, and none beyond the window $4. It is
 -- what a snapshot shows and the one before does not: transactions that began after that one, and those that
--- were running then.
+-- were running then. (OFFSET 0 keeps the planner from reading the whole log for the latter.)
 -- name: next
 SELECT r.floor_tick, r.floor_id, w.tick, w.id, w.created_at, w.event_id, w.type, w.version, w.topic, w.aggregate_type, w.aggregate_id, w.occurred_at,
     w.trace_parent, w.correlation_id, w.causation_id, w.idempotency_key, w.producer, w.data
@@ -37,9 +37,11 @@ FROM settle_relay r CROSS JOIN LATERAL (
         WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(t.snapshot)
             AND pg_visible_in_snapshot(o.xid, t.snapshot)
         UNION ALL
-        SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) JOIN settle_outbox o ON o.shard = $1 AND o.xid = x.xid
-        WHERE pg_visible_in_snapshot(o.xid, t.snapshot)) o
-    WHERE p.shard = $1 AND p.tick >= $2::bigint - 1 AND p.tick < $4::bigint AND (t.tick > $2 OR o.id > $3::bigint)
+        SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) CROSS JOIN LATERAL (
+            SELECT o.* FROM settle_outbox o
+            WHERE o.shard = $1 AND o.xid = x.xid AND pg_visible_in_snapshot(o.xid, t.snapshot) OFFSET 0) o) o
+    WHERE p.shard = $1 AND p.tick >= $2::bigint - 1 AND p.tick < $4::bigint AND t.tick >= $2 AND t.tick <= $4
+        AND (t.tick > $2 OR o.id > $3::bigint)
     ORDER BY t.tick, o.id LIMIT $5) w
 WHERE r.shard = $1 ORDER BY w.tick, w.id;
 
@@ -53,9 +55,10 @@ CROSS JOIN LATERAL (
     WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(t.snapshot)
         AND pg_visible_in_snapshot(o.xid, t.snapshot)
     UNION ALL
-    SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) JOIN settle_outbox o ON o.shard = $1 AND o.xid = x.xid
-    WHERE pg_visible_in_snapshot(o.xid, t.snapshot)) o
-WHERE p.shard = $1 AND p.tick = $2::bigint - 1 AND o.id > $3 ORDER BY o.id;
+    SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) CROSS JOIN LATERAL (
+        SELECT o.* FROM settle_outbox o
+        WHERE o.shard = $1 AND o.xid = x.xid AND pg_visible_in_snapshot(o.xid, t.snapshot) OFFSET 0) o) o
+WHERE p.shard = $1 AND p.tick = $2::bigint - 1 AND t.tick = $2 AND o.id > $3 ORDER BY o.id;
 
 -- How far the windows go, who owns the shard, and up to where something may have been purged.
 -- name: bounds
@@ -71,9 +74,11 @@ WITH p AS MATERIALIZED (
 ), news AS MATERIALIZED (
     SELECT p.tick = $2
         AND pg_snapshot_xmax(pg_current_snapshot()) >= pg_snapshot_xmax(p.snapshot)
-        AND (EXISTS (SELECT 1 FROM settle_outbox o WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot))
-            OR EXISTS (SELECT 1 FROM pg_snapshot_xip(p.snapshot) AS x (xid)
-                JOIN settle_outbox o ON o.shard = $1 AND o.xid = x.xid)) AS fresh
+        AND (coalesce((SELECT true FROM settle_outbox o
+                WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(pg_current_snapshot())
+                ORDER BY o.xid LIMIT 1), false)
+            OR EXISTS (SELECT 1 FROM pg_snapshot_xip(p.snapshot) AS x (xid) CROSS JOIN LATERAL (
+                SELECT 1 FROM settle_outbox o WHERE o.shard = $1 AND o.xid = x.xid LIMIT 1) o)) AS fresh
     FROM p
 ), n AS (
     INSERT INTO settle_tick (shard, tick, snapshot, lsn, at)
@@ -89,8 +94,9 @@ FROM n CROSS JOIN p CROSS JOIN LATERAL (
     WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(n.snapshot)
         AND pg_visible_in_snapshot(o.xid, n.snapshot)
     UNION ALL
-    SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) JOIN settle_outbox o ON o.shard = $1 AND o.xid = x.xid
-    WHERE pg_visible_in_snapshot(o.xid, n.snapshot)) o
+    SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) CROSS JOIN LATERAL (
+        SELECT o.* FROM settle_outbox o
+        WHERE o.shard = $1 AND o.xid = x.xid AND pg_visible_in_snapshot(o.xid, n.snapshot) OFFSET 0) o) o
 ORDER BY o.id LIMIT $5;
 
 -- What is in no window yet, for the operator's list.
@@ -104,8 +110,9 @@ CROSS JOIN LATERAL (
     WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(pg_current_snapshot())
         AND pg_visible_in_snapshot(o.xid, pg_current_snapshot())
     UNION ALL
-    SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) JOIN settle_outbox o ON o.shard = $1 AND o.xid = x.xid
-    WHERE pg_visible_in_snapshot(o.xid, pg_current_snapshot())) o
+    SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) CROSS JOIN LATERAL (
+        SELECT o.* FROM settle_outbox o
+        WHERE o.shard = $1 AND o.xid = x.xid AND pg_visible_in_snapshot(o.xid, pg_current_snapshot()) OFFSET 0) o) o
 WHERE o.id > $2 ORDER BY o.id LIMIT $3;
 
 -- The last tick whose snapshot shows nothing that was committed behind a place in the log.
@@ -150,14 +157,15 @@ SELECT w.tick, w.id, w.xid::text, w.slot, w.created_at FROM (
     SELECT t.tick, o.id, o.xid, o.slot, o.created_at
     FROM settle_relay r
     JOIN settle_tick p ON p.shard = $1 AND p.tick >= r.floor_tick - 1 AND p.tick < $2::bigint
-    JOIN settle_tick t ON t.shard = p.shard AND t.tick = p.tick + 1
+    JOIN settle_tick t ON t.shard = p.shard AND t.tick = p.tick + 1 AND t.tick >= r.floor_tick AND t.tick <= $2
     CROSS JOIN LATERAL (
         SELECT o.* FROM settle_outbox o
         WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(t.snapshot)
             AND pg_visible_in_snapshot(o.xid, t.snapshot)
         UNION ALL
-        SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) JOIN settle_outbox o ON o.shard = $1 AND o.xid = x.xid
-        WHERE pg_visible_in_snapshot(o.xid, t.snapshot)) o
+        SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) CROSS JOIN LATERAL (
+            SELECT o.* FROM settle_outbox o
+            WHERE o.shard = $1 AND o.xid = x.xid AND pg_visible_in_snapshot(o.xid, t.snapshot) OFFSET 0) o) o
     WHERE r.shard = $1 AND (t.tick > r.floor_tick OR o.id > r.floor_id) AND (t.tick < $2 OR o.id <= $3::bigint)
     ORDER BY t.tick, o.id LIMIT $4) w
 ORDER BY w.tick, w.id;
