@@ -100,8 +100,9 @@ func (w *windowLog) ended(ctx context.Context, shard int, after outbox.Position,
 	from, id := after.Tick, after.ID
 	for {
 		var floor outbox.Position
-		scan := newTickedScan(after.Epoch, &floor.Tick, &floor.ID)
-		err = w.s.each(ctx, w.q.next, []any{int64(shard), from, id, from + ticksMax, int64(limit)}, func(rows txn.Rows) error {
+		var events int
+		scan := newTickedScan(after.Epoch, &floor.Tick, &floor.ID, &events)
+		err = w.s.each(ctx, w.q.next, []any{int64(shard), from, id, int64(ticksMax), int64(limit)}, func(rows txn.Rows) error {
 			r, err := scan.read(rows)
 			records = append(records, r)
 			return err
@@ -110,7 +111,7 @@ func (w *windowLog) ended(ctx context.Context, shard int, after outbox.Position,
 			return nil, b, err
 		}
 		if len(records) > 0 {
-			w.announceStream(shard, records, limit)
+			w.announceStream(shard, records, limit, events)
 			return records, b, kept(after, floor)
 		}
 		// Asked after the rows: what was purged before them is known now.
@@ -123,10 +124,10 @@ func (w *windowLog) ended(ctx context.Context, shard int, after outbox.Position,
 		if after.Tick > b.last {
 			return nil, b, fmt.Errorf("the last window is %d: the database has lost what it had, or is another one: %w", b.last, relay.ErrRetention)
 		}
-		if from+ticksMax > b.last {
+		if from = max(from, b.floor.Tick) + ticksMax; from >= b.last {
 			return nil, b, nil
 		}
-		from, id = max(from+ticksMax, b.floor.Tick), 0
+		id = 0
 	}
 }
 
@@ -151,11 +152,11 @@ func (w *windowLog) boundsOf(ctx context.Context, shard int) (b windowBounds, er
 // window. The tick is on disk when it returns.
 func (w *windowLog) endWindow(ctx context.Context, lease relay.Lease, last, epoch int64, limit int) ([]outbox.Record, error) {
 	var records []outbox.Record
-	scan := newRecordScan()
+	var events int
+	scan := newTickedScan(epoch, &events)
 	args := []any{int64(lease.Shard), last, lease.Fence, lease.Owner, int64(limit)}
 	err := w.s.each(ctx, w.q.tick, args, func(rows txn.Rows) error {
 		r, err := scan.read(rows)
-		r.Position.Epoch, r.Position.Tick = epoch, last+1
 		records = append(records, r)
 		return err
 	})
@@ -166,7 +167,7 @@ func (w *windowLog) endWindow(ctx context.Context, lease relay.Lease, last, epoc
 	if err != nil {
 		return nil, err
 	}
-	w.announceStream(lease.Shard, records, limit)
+	w.announceStream(lease.Shard, records, limit, events)
 	return records, nil
 }
 

@@ -14,6 +14,8 @@ const (
 	streamsMax = 4
 	// streamFor bounds the life of one: while it is open the database keeps what it has deleted since.
 	streamFor = 15 * time.Second
+	// streamPages is from how many pages on a window is large.
+	streamPages = 4
 )
 
 // windowStream is the rest of a large window on its way: a window is sorted by id, and to sort it again for
@@ -27,13 +29,11 @@ type windowStream struct {
 	until time.Time
 }
 
-// announceStream remembers a page that lies in one window: more of it may follow.
-func (w *windowLog) announceStream(shard int, records []outbox.Record, limit int) {
-	n := len(records)
-	if n < limit || n < 2 || records[0].Position.Tick != records[n-1].Position.Tick {
-		return
+// announceStream remembers a page of a window, its last one, that has many more.
+func (w *windowLog) announceStream(shard int, records []outbox.Record, limit, events int) {
+	if n := len(records); n == limit && events >= min(streamPages*limit, listMax) { // They are counted up to listMax.
+		w.keepStream(&windowStream{shard: shard, at: records[n-1].Position})
 	}
-	w.keepStream(&windowStream{shard: shard, at: records[n-1].Position})
 }
 
 // keepStream puts a stream where the next page is asked for; the one that nobody asked for the longest goes.

@@ -75,7 +75,7 @@ func TestQueryPlans(t *testing.T) {
 	for _, text := range []string{
 		"INSERT INTO settle_outbox (xid, slot, type, topic, aggregate_id) SELECT (n / 3 + 3)::text::xid8, n % 4, 't', 't', 'a' FROM generate_series(1, 120000) n",
 		"INSERT INTO settle_relay (shard) VALUES (0)",
-		"INSERT INTO settle_tick (shard, tick, snapshot, lsn, at) SELECT 0, n, (n * 10 + 3 || ':' || n * 10 + 3 || ':')::pg_snapshot, '0/0', 0 FROM generate_series(0, 4000) n",
+		"INSERT INTO settle_tick (shard, tick, snapshot, lsn, at, events) SELECT 0, n, (n * 10 + 3 || ':' || n * 10 + 3 || ':')::pg_snapshot, '0/0', 0, 30 FROM generate_series(0, 4000) n",
 		"ANALYZE",
 	} {
 		if _, err := conn.Exec(t.Context(), text); err != nil {
@@ -84,7 +84,7 @@ func TestQueryPlans(t *testing.T) {
 	}
 	texts := statements(t)
 	for name, args := range map[string]string{
-		"outbox.next":          "0, 1000, 0, 1256, 500",
+		"outbox.next":          "0, 1000, 0, 256, 500",
 		"outbox.rest":          "0, 1000, 0",
 		"outbox.bounds":        "0",
 		"outbox.tick":          "0, 4000, 1, 'x', 500",

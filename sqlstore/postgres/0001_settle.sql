@@ -41,13 +41,15 @@ ALTER SEQUENCE settle_outbox_id OWNED BY settle_outbox.id;
 
 -- Window t of a shard is what snapshot t shows and snapshot t-1 does not. A tick is kept before anything of its
 -- window is published, so (tick, id) is the same position whoever reads, and whenever. lsn is where the log
--- stood, which is behind every commit that the snapshot shows.
+-- stood, which is behind every commit that the snapshot shows. events is how many a window has, counted up to ten
+-- thousand: so a reader knows how many windows fill a page.
 CREATE TABLE settle_tick (
     shard    smallint    NOT NULL,
     tick     bigint      NOT NULL CHECK (tick >= 0),
     snapshot pg_snapshot NOT NULL,
     lsn      pg_lsn      NOT NULL,
     at       bigint      NOT NULL,
+    events   integer     NOT NULL,
     PRIMARY KEY (shard, tick)
 );
 

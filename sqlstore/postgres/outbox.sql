@@ -12,8 +12,8 @@ ORDER BY u.n;
 
 -- The first tick shows nothing: no transaction has a number below 3.
 -- name: baseline
-INSERT INTO settle_tick (shard, tick, snapshot, lsn, at)
-SELECT $1, 0, '3:3:', '0/0', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000
+INSERT INTO settle_tick (shard, tick, snapshot, lsn, at, events)
+SELECT $1, 0, '3:3:', '0/0', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000, 0
 WHERE NOT EXISTS (SELECT 1 FROM settle_tick WHERE shard = $1);
 
 -- Whether there is a row of a transaction, or a tick, that this cluster has not come to yet.
@@ -23,27 +23,33 @@ SELECT coalesce((SELECT xid FROM settle_outbox WHERE shard = $1 ORDER BY xid DES
     OR coalesce((SELECT pg_snapshot_xmax(snapshot) FROM settle_tick WHERE shard = $1 ORDER BY tick DESC LIMIT 1), '0'::xid8)
         > pg_snapshot_xmax(pg_current_snapshot());
 
--- What stands in the windows from $2 on: in the first of them after $3, and none beyond the window $4. It is
--- what a snapshot shows and the one before does not: transactions that began after that one, and those that
--- were running then. (OFFSET 0 keeps the planner from reading the whole log for the latter.)
+-- What stands in the windows from $2 on, in the first of them after $3: of as many windows as fill a page, and no
+-- more than $4. A window is what a snapshot shows and the one before does not: transactions that began after
+-- that one, and those that were running then. (OFFSET 0 keeps the planner from reading the whole log for the
+-- latter; it knows nothing of windows.)
 -- name: next
-SELECT r.floor_tick, r.floor_id, w.tick, w.id, w.created_at, w.event_id, w.type, w.version, w.topic, w.aggregate_type, w.aggregate_id, w.occurred_at,
-    w.trace_parent, w.correlation_id, w.causation_id, w.idempotency_key, w.producer, w.data
-FROM settle_relay r CROSS JOIN LATERAL (
-    SELECT t.tick, o.*
-    FROM settle_tick p JOIN settle_tick t ON t.shard = p.shard AND t.tick = p.tick + 1
-    CROSS JOIN LATERAL (
+WITH w AS MATERIALIZED (
+    SELECT tick, snapshot, prev, events, floor_tick, floor_id FROM (
+        SELECT t.tick, t.snapshot, t.events, lag(t.snapshot) OVER (ORDER BY t.tick) AS prev, r.floor_tick, r.floor_id,
+            sum(t.events) OVER (ORDER BY t.tick) - t.events
+                - sum(CASE WHEN t.tick <= greatest($2, r.floor_tick) THEN t.events ELSE 0 END) OVER (ORDER BY t.tick) AS before
+        FROM settle_relay r JOIN settle_tick t ON t.shard = $1
+            AND t.tick >= greatest($2::bigint, r.floor_tick) - 1 AND t.tick <= greatest($2, r.floor_tick) + $4::bigint
+        WHERE r.shard = $1) t
+    WHERE prev IS NOT NULL AND before < $5::bigint
+)
+SELECT w.floor_tick, w.floor_id, w.events, w.tick, o.id, o.created_at, o.event_id, o.type, o.version, o.topic, o.aggregate_type, o.aggregate_id, o.occurred_at,
+    o.trace_parent, o.correlation_id, o.causation_id, o.idempotency_key, o.producer, o.data
+FROM w CROSS JOIN LATERAL (
+    SELECT o.* FROM settle_outbox o
+    WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(w.prev) AND o.xid < pg_snapshot_xmax(w.snapshot)
+        AND pg_visible_in_snapshot(o.xid, w.snapshot)
+    UNION ALL
+    SELECT o.* FROM pg_snapshot_xip(w.prev) AS x (xid) CROSS JOIN LATERAL (
         SELECT o.* FROM settle_outbox o
-        WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(t.snapshot)
-            AND pg_visible_in_snapshot(o.xid, t.snapshot)
-        UNION ALL
-        SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) CROSS JOIN LATERAL (
-            SELECT o.* FROM settle_outbox o
-            WHERE o.shard = $1 AND o.xid = x.xid AND pg_visible_in_snapshot(o.xid, t.snapshot) OFFSET 0) o) o
-    WHERE p.shard = $1 AND p.tick >= $2::bigint - 1 AND p.tick < $4::bigint AND t.tick >= $2 AND t.tick <= $4
-        AND (t.tick > $2 OR o.id > $3::bigint)
-    ORDER BY t.tick, o.id LIMIT $5) w
-WHERE r.shard = $1 ORDER BY w.tick, w.id;
+        WHERE o.shard = $1 AND o.xid = x.xid AND pg_visible_in_snapshot(o.xid, w.snapshot) OFFSET 0) o) o
+WHERE w.tick > $2 OR o.id > $3::bigint
+ORDER BY w.tick, o.id LIMIT $5;
 
 -- The rest of one window.
 -- name: rest
@@ -72,22 +78,23 @@ FROM settle_relay r WHERE r.shard = $1;
 WITH p AS MATERIALIZED (
     SELECT tick, snapshot FROM settle_tick WHERE shard = $1 ORDER BY tick DESC LIMIT 1
 ), news AS MATERIALIZED (
-    SELECT p.tick = $2
-        AND pg_snapshot_xmax(pg_current_snapshot()) >= pg_snapshot_xmax(p.snapshot)
-        AND (coalesce((SELECT true FROM settle_outbox o
-                WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(pg_current_snapshot())
-                ORDER BY o.xid LIMIT 1), false)
-            OR EXISTS (SELECT 1 FROM pg_snapshot_xip(p.snapshot) AS x (xid) CROSS JOIN LATERAL (
-                SELECT 1 FROM settle_outbox o WHERE o.shard = $1 AND o.xid = x.xid LIMIT 1) o)) AS fresh
-    FROM p
+    SELECT count(*) AS events FROM p CROSS JOIN LATERAL (
+        SELECT 1 FROM settle_outbox o
+        WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(pg_current_snapshot())
+        UNION ALL
+        SELECT 1 FROM pg_snapshot_xip(p.snapshot) AS x (xid) CROSS JOIN LATERAL (
+            SELECT 1 FROM settle_outbox o WHERE o.shard = $1 AND o.xid = x.xid OFFSET 0) o
+        LIMIT 10000) o
+    WHERE p.tick = $2 AND pg_snapshot_xmax(pg_current_snapshot()) >= pg_snapshot_xmax(p.snapshot)
 ), n AS (
-    INSERT INTO settle_tick (shard, tick, snapshot, lsn, at)
-    SELECT $1, $2 + 1, pg_current_snapshot(), pg_current_wal_insert_lsn(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000
+    INSERT INTO settle_tick (shard, tick, snapshot, lsn, at, events)
+    SELECT $1, $2 + 1, pg_current_snapshot(), pg_current_wal_insert_lsn(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000,
+        (SELECT events FROM news)
     FROM (SELECT 1 FROM settle_relay WHERE shard = $1 AND fence = $3 AND owner = $4 FOR UPDATE) r
-    WHERE (SELECT fresh FROM news)
-    RETURNING tick, snapshot
+    WHERE (SELECT events FROM news) > 0
+    RETURNING tick, snapshot, events
 )
-SELECT o.id, o.created_at, o.event_id, o.type, o.version, o.topic, o.aggregate_type, o.aggregate_id, o.occurred_at,
+SELECT n.events, n.tick, o.id, o.created_at, o.event_id, o.type, o.version, o.topic, o.aggregate_type, o.aggregate_id, o.occurred_at,
     o.trace_parent, o.correlation_id, o.causation_id, o.idempotency_key, o.producer, o.data
 FROM n CROSS JOIN p CROSS JOIN LATERAL (
     SELECT o.* FROM settle_outbox o
@@ -153,22 +160,27 @@ SELECT extract(epoch FROM clock_timestamp())::bigint / 43200;
 
 -- The oldest rows, in the order of positions.
 -- name: oldest
-SELECT w.tick, w.id, w.xid::text, w.slot, w.created_at FROM (
-    SELECT t.tick, o.id, o.xid, o.slot, o.created_at
-    FROM settle_relay r
-    JOIN settle_tick p ON p.shard = $1 AND p.tick >= r.floor_tick - 1 AND p.tick < $2::bigint
-    JOIN settle_tick t ON t.shard = p.shard AND t.tick = p.tick + 1 AND t.tick >= r.floor_tick AND t.tick <= $2
-    CROSS JOIN LATERAL (
+WITH w AS MATERIALIZED (
+    SELECT tick, snapshot, prev, floor_tick, floor_id FROM (
+        SELECT t.tick, t.snapshot, lag(t.snapshot) OVER (ORDER BY t.tick) AS prev, r.floor_tick, r.floor_id,
+            sum(t.events) OVER (ORDER BY t.tick) - t.events
+                - sum(CASE WHEN t.tick <= r.floor_tick THEN t.events ELSE 0 END) OVER (ORDER BY t.tick) AS before
+        FROM settle_relay r JOIN settle_tick t ON t.shard = $1
+            AND t.tick >= r.floor_tick - 1 AND t.tick <= least($2::bigint, r.floor_tick + $4::bigint)
+        WHERE r.shard = $1) t
+    WHERE prev IS NOT NULL AND before < $4
+)
+SELECT w.tick, o.id, o.xid::text, o.slot, o.created_at
+FROM w CROSS JOIN LATERAL (
+    SELECT o.* FROM settle_outbox o
+    WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(w.prev) AND o.xid < pg_snapshot_xmax(w.snapshot)
+        AND pg_visible_in_snapshot(o.xid, w.snapshot)
+    UNION ALL
+    SELECT o.* FROM pg_snapshot_xip(w.prev) AS x (xid) CROSS JOIN LATERAL (
         SELECT o.* FROM settle_outbox o
-        WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(t.snapshot)
-            AND pg_visible_in_snapshot(o.xid, t.snapshot)
-        UNION ALL
-        SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) CROSS JOIN LATERAL (
-            SELECT o.* FROM settle_outbox o
-            WHERE o.shard = $1 AND o.xid = x.xid AND pg_visible_in_snapshot(o.xid, t.snapshot) OFFSET 0) o) o
-    WHERE r.shard = $1 AND (t.tick > r.floor_tick OR o.id > r.floor_id) AND (t.tick < $2 OR o.id <= $3::bigint)
-    ORDER BY t.tick, o.id LIMIT $4) w
-ORDER BY w.tick, w.id;
+        WHERE o.shard = $1 AND o.xid = x.xid AND pg_visible_in_snapshot(o.xid, w.snapshot) OFFSET 0) o) o
+WHERE (w.tick > w.floor_tick OR o.id > w.floor_id) AND (w.tick < $2 OR o.id <= $3::bigint)
+ORDER BY w.tick, o.id LIMIT $4;
 
 -- name: purge
 DELETE FROM settle_outbox o USING unnest($2::smallint[], $3::text[]::xid8[], $4::bigint[]) AS u (slot, xid, id)
@@ -240,8 +252,8 @@ SELECT count(*) FROM settle_outbox WHERE shard = $1 AND xid = pg_current_xact_id
 DELETE FROM settle_tick WHERE shard = $1;
 
 -- name: rebase_tick
-INSERT INTO settle_tick (shard, tick, snapshot, lsn, at)
-SELECT $1, $2, '3:3:', pg_current_wal_insert_lsn(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000;
+INSERT INTO settle_tick (shard, tick, snapshot, lsn, at, events)
+SELECT $1, $2, '3:3:', pg_current_wal_insert_lsn(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000, 0;
 
 -- name: rebase_relay
 UPDATE settle_relay SET epoch = $2, tick = $3, id = $4, floor_tick = $5, floor_id = $6, cluster = $7,
