@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/settledev/settle/outbox"
 	"github.com/settledev/settle/relay"
 )
 
@@ -99,6 +100,9 @@ func (w *WAL) look(ctx context.Context, lease relay.Lease) error {
 		if _, err := w.Sequence(ctx, lease); err != nil {
 			return err
 		}
+		if err := w.rest(ctx, lease); err != nil {
+			return err
+		}
 	}
 	var status string
 	var kept, keptMax int64
@@ -122,4 +126,22 @@ func (w *WAL) look(ctx context.Context, lease relay.Lease) error {
 			"slot", w.slotName(lease.Shard), "kept_bytes", kept, "kept_bytes_max", keptMax)
 	}
 	return nil
+}
+
+// rest moves the shard's position behind the last tick when the log has brought, and the relay settled,
+// everything up to there: what an operator reads of windows then agrees with the log.
+func (w *WAL) rest(ctx context.Context, lease relay.Lease) error {
+	w.mu.Lock()
+	s, epoch := w.stream, w.last.Epoch
+	w.mu.Unlock()
+	if s == nil || epoch%2 == 0 {
+		return nil
+	}
+	var tick int64
+	err := w.store.QueryRow(ctx, `SELECT (lsn - '0/0')::bigint FROM settle_tick WHERE shard = $1 ORDER BY tick DESC LIMIT 1`,
+		[]any{int64(lease.Shard)}, &tick)
+	if err != nil || int64(s.settled()) < tick {
+		return err
+	}
+	return w.windowReader.Advance(ctx, lease, outbox.Position{Epoch: epoch, Tick: tick})
 }

@@ -277,25 +277,30 @@ func (s *stream) settle(to outbox.Position) {
 	}
 }
 
-// status tells the server what it need not keep for us. When nothing is on its way that is all it has: else
-// an idle outbox in a busy cluster would keep the log for ever.
-func (s *stream) status() error {
+// settled returns the place up to which everything was settled. When nothing is on its way that is all that the
+// server has: else an idle outbox in a busy cluster would keep the log for ever.
+func (s *stream) settled() lsn {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if len(s.unsettled) == 0 && len(s.records) == 0 {
 		s.confirmed = max(s.confirmed, s.end)
 		if s.at <= s.end { // In no transaction.
 			s.confirmed = max(s.confirmed, s.server)
 		}
 	}
-	at := uint64(s.confirmed)
-	s.mu.Unlock()
+	return s.confirmed
+}
+
+// status tells the server what it need not keep for us, and asks how far its log reaches.
+func (s *stream) status() error {
+	at := uint64(s.settled())
 	b := make([]byte, 0, 34)
 	b = append(b, 'r')
 	for range 3 { // received, flushed, applied
 		b = binary.BigEndian.AppendUint64(b, at)
 	}
 	b = binary.BigEndian.AppendUint64(b, uint64(time.Since(epoch2000).Microseconds()))
-	b = append(b, 0)
+	b = append(b, 1) // Please answer.
 	s.conn.Frontend().Send(&pgproto3.CopyData{Data: b})
 	return s.conn.Frontend().Flush()
 }
