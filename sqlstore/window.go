@@ -36,7 +36,7 @@ type windowLog struct {
 }
 
 type windowSQL struct {
-	add, baseline, foreign, next, rest, bounds, tick, open, tickAt, floor, pending, total, cluster string
+	add, addOne, baseline, foreign, next, rest, bounds, tick, open, tickAt, floor, pending, total, cluster string
 
 	halfDay, oldest, purge, raiseFloor, purgeTicks, slotShards, slotLast, settledBelow                    string
 	rebaseLock, rebaseShards, rebaseRows, rebaseCount, rebaseTicks, rebaseTick, rebaseRelay, rebaseParked string
@@ -56,7 +56,7 @@ var (
 func newWindowLog(s *Store, q *statements) *windowLog {
 	w := &windowLog{leasedLog: newLeasedLog(s, q), heads: map[int]windowHead{}}
 	w.q = windowSQL{
-		add: q.text("outbox.add"), baseline: q.text("outbox.baseline"), foreign: q.text("outbox.foreign"),
+		add: q.text("outbox.add"), addOne: q.text("outbox.add_one"), baseline: q.text("outbox.baseline"), foreign: q.text("outbox.foreign"),
 		next: q.text("outbox.next"), rest: q.text("outbox.rest"), bounds: q.text("outbox.bounds"), tick: q.text("outbox.tick"),
 		open: q.text("outbox.open"), tickAt: q.text("outbox.tick_at"), floor: q.text("outbox.floor"),
 		pending: q.text("outbox.pending"), total: q.text("outbox.total"), cluster: q.text("relay.cluster"),
@@ -72,13 +72,19 @@ func newWindowLog(s *Store, q *statements) *windowLog {
 		w.q.slotLock[i] = q.text(fmt.Sprintf("outbox.slot_lock_%d", i))
 		w.q.slotEmpty[i] = q.text(fmt.Sprintf("outbox.slot_empty_%d", i))
 	}
-	w.leasedLog.oldest, w.leasedLog.begin = w.oldestKept, w.beginShard
+	w.oldest, w.begin = w.oldestKept, w.beginShard
 	return w
 }
 
 // write adds a transaction's events in one statement, its last.
 func (w *windowLog) write(ctx context.Context, tx *txn.Tx, events []event.Envelope) error {
 	n := len(events)
+	if n == 1 {
+		args := make([]any, 0, 2+eventColumns)
+		args = append(args, shardOf(&events[0], w.s.cfg.Shards))
+		tx.Queue(w.q.addOne, append(eventArgs(args, &events[0]), nanos(tx.Now()))...)
+		return ctx.Err()
+	}
 	var (
 		shards, versions                                                 = make([]int32, n), make([]int32, n)
 		ids, causes, data                                                = make([][]byte, n), make([][]byte, n), make([][]byte, n)

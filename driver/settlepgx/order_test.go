@@ -169,7 +169,7 @@ func (b *bank) total(t *testing.T) (n int) {
 }
 
 // log is an outbox with all that it can do.
-type log interface {
+type log interface { //nolint:interfacebloat // Each part is small.
 	relay.Source
 	relay.Parking
 	relay.Bell

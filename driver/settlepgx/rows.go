@@ -26,7 +26,7 @@ func (r *rows) Close() error {
 	}
 	r.closed = true
 	r.Rows.Close()
-	r.err = r.Rows.Err()
+	r.err = r.Err()
 	if r.end != nil {
 		if err := r.end(); r.err == nil {
 			r.err = err

@@ -33,10 +33,7 @@ const (
 	rollbackTimeout = 5 * time.Second
 )
 
-var (
-	errConnClosed = errors.New("connection is closed")
-	errEnded      = errors.New("transaction was ended behind the store's back")
-)
+var errEnded = errors.New("transaction was ended behind the store's back")
 
 // Begin implements [sqlstore.Server]. BEGIN itself waits for the first statement.
 func (s *server) Begin(ctx context.Context) (sqlstore.Transaction, error) {

@@ -10,6 +10,12 @@ FROM unnest($1::smallint[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $
     trace_parent, correlation_id, causation_id, idempotency_key, producer, data, n)
 ORDER BY u.n;
 
+-- One event, the usual case: no arrays to take apart. Any driver can send it.
+-- name: add_one
+INSERT INTO settle_outbox (shard, event_id, type, version, topic, aggregate_type, aggregate_id, occurred_at,
+    trace_parent, correlation_id, causation_id, idempotency_key, producer, data, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+
 -- The first tick shows nothing: no transaction has a number below 3.
 -- name: baseline
 INSERT INTO settle_tick (shard, tick, snapshot, lsn, at, events)
