@@ -134,7 +134,7 @@ type engine interface {
 }
 
 // eventLog is the outbox as a relay and an operator see it; each kind of database has its own.
-type eventLog interface {
+type eventLog interface { //nolint:interfacebloat // It is the sum of small ones.
 	relay.Source
 	relay.Parking
 	relay.Bell

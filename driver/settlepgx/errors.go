@@ -22,6 +22,9 @@ var ErrNoDatabase = errors.New("there is no such database")
 // classify names the errors that somebody has to act upon, by the codes of PostgreSQL's appendix A.
 func classify(err error) error {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		if e.Routine == "RevalidateCachedQuery" { // A statement that was prepared before a migration: prepare it again.
+			return sqlstore.ErrConflict
+		}
 		return classifyCode(e.Code)
 	}
 	var op *net.OpError
@@ -43,6 +46,8 @@ func classifyCode(code string) error {
 	switch code {
 	case "40001", "40P01", "55P03": // serialisation, deadlock, lock not available
 		return sqlstore.ErrConflict
+	case "26000": // A pooler gave us another session, which has not prepared the statement.
+		return sqlstore.ErrConflict
 	case "23505":
 		return sqlstore.ErrDuplicate
 	case "53100":
@@ -55,6 +60,8 @@ func classifyCode(code string) error {
 		return ErrCredentials
 	case "3D000":
 		return ErrNoDatabase
+	case "57014", "25P03", "25P04": // cancelled, or ended by one of the server's own timeouts
+		return sqlstore.ErrUnavailable
 	case "25006": // read only: a failover is under way, or this is a standby
 		return sqlstore.ErrUnavailable
 	}

@@ -1,6 +1,7 @@
 package settlepgx_test
 
 import (
+	"context"
 	"errors"
 	"net/url"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/settledev/settle/outbox"
 	"github.com/settledev/settle/relay"
 	"github.com/settledev/settle/sqlstore"
+	"github.com/settledev/settle/txn"
 )
 
 // TestServerKilled kills the server under writers and a relay: what was committed is carried, in order.
@@ -132,6 +134,64 @@ func TestDoorbell(t *testing.T) {
 			return false
 		}
 	})
+}
+
+// TestIdle looks for new events where there are none: that must write nothing, and hold nothing.
+func TestIdle(t *testing.T) {
+	s := newStore(t)
+	src := s.Outbox()
+	lease, err := src.Claim(t.Context(), 0, "owner", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, s, add(1, "a"))
+	records, err := src.Next(t.Context(), lease, outbox.Position{}, 10)
+	if err != nil || len(records) != 1 {
+		t.Fatalf("%d records, %v", len(records), err)
+	}
+	state := func() (row string) {
+		t.Helper()
+		const query = "SELECT r.xmin || ' ' || r.xmax || ' ' || r.ctid || ' ' || (SELECT count(*) FROM settle_tick) FROM settle_relay r"
+		if err := s.QueryRow(t.Context(), query, nil, &row); err != nil {
+			t.Fatal(err)
+		}
+		return row
+	}
+	before := state()
+	for range 20 {
+		if got, err := src.Next(t.Context(), lease, records[0].Position, 10); err != nil || len(got) != 0 {
+			t.Fatalf("%d records, %v", len(got), err)
+		}
+	}
+	if after := state(); after != before {
+		t.Errorf("the owner's row was %s, is %s", before, after)
+	}
+}
+
+// TestMigratedMeanwhile changes a table under a program that has prepared a statement on it.
+func TestMigratedMeanwhile(t *testing.T) {
+	s := newStore(t)
+	run(t, s, sqlExec("CREATE TABLE item (id bigint PRIMARY KEY)"))
+	insert := func(id int) error {
+		return s.Run(t.Context(), func(ctx context.Context, tx *txn.Tx) error {
+			rows, err := tx.Query(ctx, "INSERT INTO item (id) VALUES ($1) RETURNING *", id)
+			if err != nil {
+				return err
+			}
+			for rows.Next() {
+			}
+			return rows.Close()
+		})
+	}
+	for id := range 3 {
+		if err := insert(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, s, sqlExec("ALTER TABLE item ADD COLUMN name text"))
+	if err := insert(3); err != nil {
+		t.Errorf("after a migration: %v", err)
+	}
 }
 
 func TestOpenRefuses(t *testing.T) {
