@@ -360,15 +360,16 @@ func databaseOf(t *testing.T, store, service string) string {
 func TestDemoOnServers(t *testing.T) {
 	binary.NeedsProcesses(t)
 	for name, kinds := range map[string][2]server.Kind{
-		"postgres store": {server.Postgres, ""},
-		"postgres nats":  {server.Postgres, server.NATS},
-		"postgres kafka": {server.Postgres, server.Kafka},
-		"files rabbit":   {"", server.Rabbit},
-		"mysql store":    {server.MariaDB, ""},
-		"mysql redis":    {server.MariaDB, server.Redis},
-		"files nats":     {"", server.NATS},
-		"files kafka":    {"", server.Kafka},
-		"files redis":    {"", server.Redis},
+		"postgres store":     {server.Postgres, ""},
+		"postgres nats":      {server.Postgres, server.NATS},
+		"postgres kafka":     {server.Postgres, server.Kafka},
+		"postgres kafka wal": {server.Postgres, server.Kafka},
+		"files rabbit":       {"", server.Rabbit},
+		"mysql store":        {server.MariaDB, ""},
+		"mysql redis":        {server.MariaDB, server.Redis},
+		"files nats":         {"", server.NATS},
+		"files kafka":        {"", server.Kafka},
+		"files redis":        {"", server.Redis},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, data := newDir(t), retail(t, 100)
