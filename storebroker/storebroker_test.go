@@ -331,7 +331,7 @@ type sequenced struct {
 }
 
 func (s *sequenced) Sequence(ctx context.Context, lease relay.Lease) (outbox.Position, error) {
-	records, err := s.Source.Next(ctx, lease, s.given, 1000)
+	records, err := s.Next(ctx, lease, s.given, 1000)
 	if len(records) > 0 {
 		s.given = records[len(records)-1].Position
 	}

@@ -55,6 +55,11 @@ type windowReader interface {
 	relay.Parking
 	relay.Bell
 	relay.Marks
+	windowKeeper
+}
+
+// windowKeeper is what else the log is: see [windowReader].
+type windowKeeper interface {
 	relay.Observer
 	relay.Lister
 	relay.Purger
@@ -118,7 +123,6 @@ func NewWAL(store *sqlstore.Store, target string, cfg WALConfig) (*WAL, error) {
 	return &WAL{windowReader: base, store: store, cc: cc, cfg: cfg, rings: map[chan struct{}]struct{}{}}, nil
 }
 
-//nolint:gochecknoglobals // A constant, which Go does not have for expressions.
 var (
 	plainName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 	otherChar = regexp.MustCompile(`[^a-z0-9_]`)
