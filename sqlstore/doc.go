@@ -27,6 +27,14 @@
 // After a statement has failed, its transaction is over for its function, whatever the function makes of
 // the error: the same rule as in Postgres. Use ON CONFLICT where a conflict is no failure.
 //
+// # Servers
+//
+// On Postgres and MySQL each transaction has a connection of its own, and runs again after a conflict, so its
+// function must be repeatable. Row numbers are given out before commit there, so the shard's leased owner says
+// in which order events stand: on Postgres by windows between snapshots (ticks), on MySQL by numbers. Positions
+// are the same whoever reads, also after a crash. Postgres keeps its outbox in four slots of half a day, which
+// are emptied as a whole: a retention of one day costs nothing, see [Store.Outbox] and package relay.
+//
 // # What this package does not do
 //
 // It imports no database driver and changes no schema by itself: [Migrate] does, when it is asked to. It

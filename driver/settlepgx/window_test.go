@@ -1,0 +1,105 @@
+package settlepgx_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/settledev/settle/driver/settlepgx"
+	"github.com/settledev/settle/outbox"
+	"github.com/settledev/settle/relay"
+	"github.com/settledev/settle/sqlstore"
+)
+
+// TestLargeWindow reads a window of many pages, which is streamed, by several readers at once: each sees the
+// same, in the order of row numbers.
+func TestLargeWindow(t *testing.T) {
+	s := newStore(t)
+	src := s.Outbox()
+	lease, err := src.Claim(t.Context(), 0, "owner", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const events = 6000
+	for n := 0; n < events; n += 500 {
+		run(t, s, add(n, slices.Repeat([]string{"a"}, 500)...))
+	}
+	want := readAll(t, owned{src, lease}, 1000)
+	if len(want) != events || want[0].Position.Tick != want[events-1].Position.Tick {
+		t.Fatalf("%d events in windows %s to %s", len(want), want[0].Position, want[len(want)-1].Position)
+	}
+	// Two that go in step ask for the same stream in turns; one of them falls back to reading without it.
+	at := [2]outbox.Position{}
+	var got [2][]outbox.Record
+	for len(got[0]) < events || len(got[1]) < events {
+		for i := range at {
+			records, err := src.Next(t.Context(), relay.Lease{}, at[i], 100+i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[i] = append(got[i], records...)
+			at[i] = got[i][len(got[i])-1].Position
+		}
+	}
+	for i := range got {
+		if len(got[i]) != events {
+			t.Fatalf("reader %d: %d events", i, len(got[i]))
+		}
+		for k := range want {
+			if got[i][k].Position != want[k].Position || label(t, got[i][k]) != fmt.Sprint("a/", k) {
+				t.Fatalf("reader %d: record %d is %s at %s", i, k, label(t, got[i][k]), got[i][k].Position)
+			}
+		}
+	}
+	// A stream that was begun and left does not keep the store from closing.
+	if _, err := src.Next(t.Context(), lease, want[99].Position, 100); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := s.Close(); err != nil || time.Since(began) > 5*time.Second {
+		t.Errorf("close took %s, %v", time.Since(began), err)
+	}
+}
+
+// TestShards divides an outbox: each aggregate is in one part, and each part has its own owner.
+func TestShards(t *testing.T) {
+	target := newDatabase(t, shared(t))
+	s := openStore(t, target, settlepgx.Config{Migrate: true, Store: sqlstore.Config{Shards: 3}})
+	var keys []string
+	for n := range 30 {
+		keys = append(keys, fmt.Sprint("k", n))
+	}
+	run(t, s, add(0, keys...))
+	run(t, s, add(100, keys...))
+	seen := map[string]int{}
+	for shard := range 3 {
+		lease, err := s.Outbox().Claim(t.Context(), shard, fmt.Sprint("owner", shard), time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := readAll(t, owned{s.Outbox(), lease}, 7)
+		if len(all) == 0 || len(all) == 60 {
+			t.Errorf("shard %d has %d events", shard, len(all))
+		}
+		for _, r := range all {
+			if was, ok := seen[r.Event.AggregateID]; ok && was != shard {
+				t.Errorf("%s is in shards %d and %d", r.Event.AggregateID, was, shard)
+			}
+			seen[r.Event.AggregateID] = shard
+		}
+		if err := s.Outbox().Advance(t.Context(), lease, all[len(all)-1].Position); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(seen) != 30 {
+		t.Errorf("%d of 30 aggregates", len(seen))
+	}
+	if _, err := s.Outbox().Claim(t.Context(), 3, "owner", time.Minute); err == nil {
+		t.Error("a shard that is none was claimed")
+	}
+	st, err := as[relay.Observer](t, s.Outbox()).Stats(t.Context())
+	if err != nil || st.Pending != 0 || st.Sent != 60 {
+		t.Errorf("stats %+v, %v", st, err)
+	}
+}
