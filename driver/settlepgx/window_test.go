@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/settledev/settle/driver/settlepgx"
+	"github.com/settledev/settle/internal/server"
 	"github.com/settledev/settle/outbox"
 	"github.com/settledev/settle/relay"
 	"github.com/settledev/settle/sqlstore"
@@ -101,5 +102,33 @@ func TestShards(t *testing.T) {
 	st, err := as[relay.Observer](t, s.Outbox()).Stats(t.Context())
 	if err != nil || st.Pending != 0 || st.Sent != 60 {
 		t.Errorf("stats %+v, %v", st, err)
+	}
+}
+
+// TestUnsynced lets commits return before they are on disk. A tick is on disk when its events are read, and
+// with it everything that its snapshot shows: what was published cannot vanish.
+func TestUnsynced(t *testing.T) {
+	srv := server.Start(t, server.Postgres, server.Options{Settings: map[string]string{
+		"synchronous_commit": "off", "wal_writer_delay": "10s", "wal_writer_flush_after": "1GB",
+	}})
+	s := openStore(t, newDatabase(t, srv.URL()), settlepgx.Config{Migrate: true})
+	lease, err := s.Outbox().Claim(t.Context(), 0, "owner", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, s, add(0, "a", "b"))
+	before, err := s.Outbox().Next(t.Context(), lease, outbox.Position{}, 10)
+	if err != nil || len(before) != 2 {
+		t.Fatalf("%d records, %v", len(before), err)
+	}
+	srv.Kill()
+	srv.Restart()
+	var after []outbox.Record
+	eventually(t, "the server is back", func() bool {
+		after, err = s.Outbox().Next(t.Context(), relay.Lease{}, outbox.Position{}, 10)
+		return err == nil
+	})
+	if len(after) != 2 || after[1].Position != before[1].Position || after[1].Event.ID != before[1].Event.ID {
+		t.Errorf("after a crash %v, before it %v", after, before)
 	}
 }

@@ -79,7 +79,7 @@ FROM settle_relay r WHERE r.shard = $1;
 
 -- Ends a window when something is visible that is in none yet, and returns what stands in it. The statement's
 -- own snapshot is the new tick's. It holds the owner's row, so that a newer owner comes before or after it, and
--- with nothing new it writes nothing. $2 is the last tick as the owner knows it.
+-- with nothing new it writes nothing. It is on disk when it returns, and so is all that it shows. $2 is the last tick as the owner knows it.
 -- name: tick
 WITH p AS MATERIALIZED (
     SELECT tick, snapshot FROM settle_tick WHERE shard = $1 ORDER BY tick DESC LIMIT 1
@@ -98,6 +98,7 @@ WITH p AS MATERIALIZED (
         (SELECT events FROM news)
     FROM (SELECT 1 FROM settle_relay WHERE shard = $1 AND fence = $3 AND owner = $4 FOR UPDATE) r
     WHERE (SELECT events FROM news) > 0
+        AND (current_setting('synchronous_commit') <> 'off' OR set_config('synchronous_commit', 'on', true) = 'on')
     RETURNING tick, snapshot, events
 )
 SELECT n.events, n.tick, o.id, o.created_at, o.event_id, o.type, o.version, o.topic, o.aggregate_type, o.aggregate_id, o.occurred_at,
