@@ -21,7 +21,6 @@
 // # What this package does not do
 //
 // It does not spread one producer over many consumers: a producer is one partition. Between processes it
-// divides partitions by leases ([Config.Leases]) and moves none that is held: a process that joins later
-// stands by. It reads shard 0 and so expects outboxes of one shard. A producer's database that is replaced
+// divides partitions by leases ([Config.Leases]). It reads shard 0 and so expects outboxes of one shard. A producer's database that is replaced
 // by an older copy is not noticed.
 package storebroker

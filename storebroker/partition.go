@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/settledev/settle/broker"
-	"github.com/settledev/settle/broker/assign"
 	"github.com/settledev/settle/outbox"
 	"github.com/settledev/settle/relay"
 )
@@ -22,14 +21,21 @@ const (
 	lagEvery = time.Second
 )
 
+// claim is the right to read a partition: an [assign.Claim], or an [assign.Held] one.
+type claim interface {
+	Live() bool
+	Revoked() <-chan struct{}
+	Release()
+}
+
 // partition is one producer's outbox in the hands of one member, used by one goroutine at a time.
 type partition struct {
 	broker   *Broker
 	producer string
 	source   relay.Source
 	topics   map[string]bool
-	claim    *assign.Claim
-	lapsed   chan struct{} // closed when the lease is lost; nil without leases
+	name     string
+	claim    claim
 	follower *follower
 
 	next outbox.Position // everything up to it was returned or is of other topics
@@ -43,7 +49,7 @@ type partition struct {
 	once sync.Once // ends the ring
 }
 
-func (p *partition) Name() string { return p.claim.Name }
+func (p *partition) Name() string { return p.name }
 
 // Seek takes a position that this package gave out; any other is refused.
 func (p *partition) Seek(_ context.Context, at broker.Position) error {
@@ -54,7 +60,7 @@ func (p *partition) Seek(_ context.Context, at broker.Position) error {
 	p.next, p.lost = to, nil
 	p.broker.mu.Lock()
 	defer p.broker.mu.Unlock()
-	if p.live() {
+	if p.claim.Live() {
 		*p.follower = follower{acked: to, returned: to, scanned: to}
 	}
 	return nil
@@ -68,7 +74,7 @@ func (p *partition) Fetch(ctx context.Context, limit int) ([]broker.Message, err
 	p.listen() // before the first read, so that no event falls between the two
 	var expired <-chan time.Time
 	for {
-		if !p.live() {
+		if !p.claim.Live() {
 			p.silence()
 			return nil, broker.ErrRevoked
 		}
@@ -149,7 +155,7 @@ func (p *partition) refusal(ctx context.Context, err error) error {
 func (p *partition) progress(last outbox.Position) {
 	p.broker.mu.Lock()
 	defer p.broker.mu.Unlock()
-	if !p.live() {
+	if !p.claim.Live() {
 		return
 	}
 	p.follower.scanned = p.next
@@ -160,7 +166,7 @@ func (p *partition) progress(last outbox.Position) {
 
 // Ack remembers how far the group has settled; see [Broker.Settled].
 func (p *partition) Ack(_ context.Context, at broker.Position) error {
-	if !p.live() {
+	if !p.claim.Live() {
 		return broker.ErrRevoked
 	}
 	to, err := decode(at)
@@ -202,24 +208,8 @@ func (p *partition) Lag(ctx context.Context) (int64, error) {
 	return n, nil
 }
 
-// live reports whether this process may still read.
-func (p *partition) live() bool {
-	select {
-	case <-p.Revoked():
-		return false
-	default:
-		return p.claim.Live()
-	}
-}
-
-// Revoked is closed when another member has the partition, or may have it. A lease's holder sees to it that
-// the one follows the other.
-func (p *partition) Revoked() <-chan struct{} {
-	if p.lapsed != nil {
-		return p.lapsed
-	}
-	return p.claim.Revoked()
-}
+// Revoked is closed when another member has the partition, or may have it.
+func (p *partition) Revoked() <-chan struct{} { return p.claim.Revoked() }
 
 func (p *partition) Release() error {
 	p.silence()
@@ -228,7 +218,7 @@ func (p *partition) Release() error {
 }
 
 func (p *partition) listen() {
-	if p.ring != nil || !p.live() {
+	if p.ring != nil || !p.claim.Live() {
 		return
 	}
 	if bell, ok := p.source.(relay.Bell); ok {

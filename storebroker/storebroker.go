@@ -47,8 +47,8 @@ type Config struct {
 	Shared bool
 	// Retention is how long Run lets an outbox keep settled events. Default 24h.
 	Retention time.Duration
-	// Leases divide the partitions of a group among processes: leases of the group's own database. A partition
-	// stays where it is until its holder is gone. Default: this process is the only one.
+	// Leases divide the partitions of a group among processes, see [assign.Share]: leases of the group's own
+	// database. Default: this process is the only one.
 	Leases lock.Leases
 	// LeaseTTL is how long a partition rests after its holder crashed. Default 15s.
 	LeaseTTL time.Duration
@@ -166,7 +166,7 @@ func (b *Broker) Subscribe(_ context.Context, s broker.Subscription) (broker.Mem
 	}
 	m := &membership{broker: b, group: s.Group, topics: topics, member: b.table.Join(s.Group, names)}
 	if b.cfg.Leases != nil {
-		m.lease()
+		m.share = assign.NewShare(m.member, assign.ShareConfig{Leases: b.cfg.Leases, Group: s.Group, TTL: b.cfg.LeaseTTL, Logger: b.cfg.Logger})
 	}
 	return m, nil
 }
@@ -205,21 +205,22 @@ type membership struct {
 	topics map[string]bool
 	member *assign.Member
 
-	// With leases between processes: see lease.go.
-	leased chan *partition
-	stop   context.CancelFunc
-	ended  sync.WaitGroup
+	share *assign.Share // with other processes; nil without leases
 }
 
 func (m *membership) Next(ctx context.Context) (broker.Partition, error) {
-	if m.leased != nil {
-		return m.nextLeased(ctx)
+	if m.share != nil {
+		held, err := m.share.Next(ctx)
+		if err != nil {
+			return nil, m.ending(err)
+		}
+		return m.partition(held.Name, held), nil
 	}
 	claim, err := m.member.Next(ctx)
 	if err != nil {
 		return nil, m.ending(err)
 	}
-	return m.partition(claim), nil
+	return m.partition(claim.Name, claim), nil
 }
 
 func (m *membership) ending(err error) error {
@@ -230,14 +231,14 @@ func (m *membership) ending(err error) error {
 }
 
 // partition begins a partition that this process may read.
-func (m *membership) partition(claim *assign.Claim) *partition {
-	producer := strings.TrimPrefix(claim.Name, prefix)
+func (m *membership) partition(name string, claim claim) *partition {
+	producer := strings.TrimPrefix(name, prefix)
 	m.broker.mu.Lock()
 	defer m.broker.mu.Unlock()
 	f := m.broker.followers[followerID{producer, m.group}]
 	p := &partition{
 		broker: m.broker, producer: producer, source: m.broker.sources[producer],
-		topics: m.topics, claim: claim, follower: f,
+		topics: m.topics, name: name, claim: claim, follower: f,
 	}
 	// Whoever had it before may have fetched what it did not settle.
 	p.next = f.acked
@@ -249,9 +250,8 @@ func (m *membership) partition(claim *assign.Claim) *partition {
 
 func (m *membership) Close() error {
 	m.member.Close()
-	if m.stop != nil {
-		m.stop()
-		m.ended.Wait()
+	if m.share != nil {
+		m.share.Close()
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/settledev/settle/event"
+	"github.com/settledev/settle/lock"
 )
 
 // Config says how events are carried. The zero Config is ready to use with Open; OpenEmbedded needs Dir.
@@ -42,6 +43,13 @@ type Config struct {
 	// incarnation is read again. Default 2s.
 	CheckEvery time.Duration
 
+	// Leases return those by which the processes of a group divide its partitions, see [assign.Share]: of a
+	// database that all of them have, usually the group's own; nil for a group of one process. Default: every
+	// group has one process; several would each read everything, and the fences let one of them store it.
+	Leases func(group string) lock.Leases
+	// LeaseTTL is how long a partition rests after its holder crashed. Default 15s.
+	LeaseTTL time.Duration
+
 	// Options are given to the NATS client after this package's own: credentials, TLS, names.
 	Options []nats.Option
 	// Logger takes what the connection and the embedded server have to say. Default slog.Default().
@@ -63,6 +71,7 @@ func (c Config) withDefaults() (Config, error) {
 		{&c.AckWait, "ack wait", 5 * time.Second},
 		{&c.Wait, "wait", 250 * time.Millisecond},
 		{&c.CheckEvery, "check every", 2 * time.Second},
+		{&c.LeaseTTL, "lease", 15 * time.Second},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value

@@ -74,8 +74,11 @@ func Open(ctx context.Context, url string, cfg Config) (*Broker, error) {
 
 // checkURL refuses what the client would take for something else.
 func checkURL(list string) error {
-	for one := range strings.SplitSeq(list, ",") {
-		u, err := url.Parse(strings.TrimSpace(one))
+	for i, one := range strings.Split(list, ",") {
+		if one = strings.TrimSpace(one); i > 0 && one != "" && !strings.Contains(one, "://") {
+			one = "nats://" + one // The client takes further servers without a scheme.
+		}
+		u, err := url.Parse(one)
 		if err != nil {
 			// The error would repeat the text, which may have a password in it.
 			return errors.New("settlenats: open: not a URL such as nats://host:4222")
@@ -223,32 +226,57 @@ func (b *Broker) Subscribe(ctx context.Context, s broker.Subscription) (broker.M
 			names = append(names, partitionName(name, i))
 		}
 	}
-	return &membership{broker: b, group: s.Group, member: b.table.Join(s.Group, names)}, nil
+	m := &membership{broker: b, group: s.Group, member: b.table.Join(s.Group, names)}
+	if b.cfg.Leases != nil {
+		if leases := b.cfg.Leases(s.Group); leases != nil {
+			m.share = assign.NewShare(m.member, assign.ShareConfig{Leases: leases, Group: s.Group, TTL: b.cfg.LeaseTTL, Logger: b.cfg.Logger})
+		}
+	}
+	return m, nil
 }
 
 type membership struct {
 	broker *Broker
 	group  string
 	member *assign.Member
+	share  *assign.Share // with other processes; nil without leases
 }
 
 func (m *membership) Next(ctx context.Context) (broker.Partition, error) {
+	if m.share != nil {
+		held, err := m.share.Next(ctx)
+		if err != nil {
+			return nil, m.ending(err)
+		}
+		return m.partition(held.Name, held), nil
+	}
 	claim, err := m.member.Next(ctx)
 	if err != nil {
-		if errors.Is(err, assign.ErrClosed) {
-			return nil, fmt.Errorf("settlenats: group %s: %w", m.group, err)
-		}
-		return nil, err
+		return nil, m.ending(err)
 	}
-	name, index := splitPartition(claim.Name)
+	return m.partition(claim.Name, claim), nil
+}
+
+func (m *membership) ending(err error) error {
+	if errors.Is(err, assign.ErrClosed) {
+		return fmt.Errorf("settlenats: group %s: %w", m.group, err)
+	}
+	return err
+}
+
+func (m *membership) partition(name string, claim claim) *partition {
+	topic, index := splitPartition(name)
 	return &partition{
-		broker: m.broker, group: m.group, claim: claim, topic: name,
-		stream: m.broker.cfg.streamName(name), subject: m.broker.cfg.subject(name, index),
-	}, nil
+		broker: m.broker, group: m.group, name: name, claim: claim, topic: topic,
+		stream: m.broker.cfg.streamName(topic), subject: m.broker.cfg.subject(topic, index),
+	}
 }
 
 func (m *membership) Close() error {
 	m.member.Close()
+	if m.share != nil {
+		m.share.Close()
+	}
 	return nil
 }
 

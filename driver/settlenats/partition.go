@@ -9,14 +9,21 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/settledev/settle/broker"
-	"github.com/settledev/settle/broker/assign"
 )
+
+// claim is the right to read a partition: an [assign.Claim], or an [assign.Held] one.
+type claim interface {
+	Live() bool
+	Revoked() <-chan struct{}
+	Release()
+}
 
 // partition is one subject of a stream in the hands of one member, used by one goroutine at a time.
 type partition struct {
 	broker  *Broker
 	group   string
-	claim   *assign.Claim
+	name    string
+	claim   claim
 	topic   string
 	stream  string
 	subject string
@@ -29,7 +36,7 @@ type partition struct {
 	lost error  // ErrPositionLost until the next Seek
 }
 
-func (p *partition) Name() string { return p.claim.Name }
+func (p *partition) Name() string { return p.name }
 
 // Seek takes the position to go on after; nothing is asked of the server before the first Fetch.
 func (p *partition) Seek(_ context.Context, at broker.Position) error {

@@ -213,6 +213,7 @@ func TestInstances(t *testing.T) {
 	for name, kinds := range map[string][2]server.Kind{
 		"postgres kafka": {server.Postgres, server.Kafka},
 		"postgres store": {server.Postgres, ""},
+		"postgres nats":  {server.Postgres, server.NATS},
 		"mysql redis":    {server.MariaDB, server.Redis},
 	} {
 		t.Run(name, func(t *testing.T) {

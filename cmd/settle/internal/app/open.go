@@ -14,12 +14,8 @@ import (
 
 	"github.com/settledev/settle"
 	"github.com/settledev/settle/broker"
-	"github.com/settledev/settle/driver/settlekafka"
-	"github.com/settledev/settle/driver/settlemysql"
 	"github.com/settledev/settle/driver/settlenats"
 	"github.com/settledev/settle/driver/settlepgx"
-	"github.com/settledev/settle/driver/settlerabbit"
-	"github.com/settledev/settle/driver/settleredis"
 	"github.com/settledev/settle/driver/settlesqlite"
 	"github.com/settledev/settle/lock"
 	"github.com/settledev/settle/relay"
@@ -110,7 +106,7 @@ func schemas(service, dialect string) []sqlstore.Schema {
 	return []sqlstore.Schema{{Name: service, Files: files}}
 }
 
-// openStore opens a service's database: the one place that maps a store's scheme to its driver.
+// openStore opens a service's database; see [Database.Open].
 func openStore(ctx context.Context, where storeURL, service string, opts Options) (*sqlstore.Store, error) {
 	cfg := sqlstore.Config{Logger: opts.Logger, Schemas: schemas(service, where.dialect)}
 	var s *sqlstore.Store
@@ -118,15 +114,13 @@ func openStore(ctx context.Context, where storeURL, service string, opts Options
 	switch where.dialect {
 	case "sqlite":
 		s, err = openFile(ctx, where.of(service), opts, cfg)
-	case "postgres":
-		s, err = settlepgx.Open(ctx, where.of(service), settlepgx.Config{
+	default:
+		s, err = where.database(service).Open(ctx, DatabaseConfig{
 			Migrate: opts.Migrate, Store: cfg, ConnsMax: opts.ConnsMax, Pooler: opts.Pooler,
 		})
-	case "mysql":
-		s, err = settlemysql.Open(ctx, where.of(service), settlemysql.Config{Migrate: opts.Migrate, Store: cfg, ConnsMax: opts.ConnsMax})
 	}
 	if errors.Is(err, sqlstore.ErrSchema) && !opts.Migrate {
-		return nil, fmt.Errorf("%s: %w: stop whatever uses it, then migrate it: settle serve --services %s --migrate, with the same --store",
+		return nil, fmt.Errorf("%s: %w: stop whatever uses it, then migrate it: settle migrate up --services %s, with the same --store",
 			service, err, service)
 	}
 	if err != nil {
@@ -173,15 +167,10 @@ const readerConnsMax = 4
 // openReader is openStore for reading what another process writes.
 func openReader(ctx context.Context, where storeURL, service string, o Options) (*sqlstore.Store, error) {
 	cfg := sqlstore.Config{Logger: o.Logger}
-	switch where.dialect {
-	case "sqlite":
+	if where.dialect == "sqlite" {
 		return settlesqlite.OpenReader(ctx, where.of(service), settlesqlite.Config{Store: cfg})
-	case "postgres":
-		return settlepgx.Open(ctx, where.of(service), settlepgx.Config{Store: cfg, ConnsMax: readerConnsMax, Pooler: o.Pooler})
-	case "mysql":
-		return settlemysql.Open(ctx, where.of(service), settlemysql.Config{Store: cfg, ConnsMax: readerConnsMax})
 	}
-	return nil, usage("there is no store %s", where.dialect)
+	return where.database(service).Open(ctx, DatabaseConfig{Store: cfg, ConnsMax: readerConnsMax, Pooler: o.Pooler})
 }
 
 // openFile opens a SQLite file. One that does not exist is made whole under another name first, so that a
@@ -215,36 +204,28 @@ func makeFile(ctx context.Context, path string, schemas []sqlstore.Schema) error
 	return errors.Join(os.Rename(fresh, path), os.Remove(fresh+".lock"))
 }
 
-// openBroker opens what carries events: the one place that maps a broker's scheme to its driver.
+// openBroker opens what carries events: a server, or what stands in for one.
 func (a *App) openBroker(ctx context.Context) (err error) {
 	o := a.opts
 	scheme, _, _ := strings.Cut(o.Broker, ":")
 	if o.Replicas != 0 && slices.Contains([]string{"store", "redis", "rediss", "amqp", "amqps"}, scheme) {
 		return usage("--replicas says nothing to --broker %s", scheme)
 	}
-	switch scheme {
-	case "nats", "tls":
-		cfg := settlenats.Config{Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions, Replicas: o.Replicas}
-		if o.Broker == "nats" {
-			cfg.Dir = filepath.Join(o.Dir, "jetstream")
-			a.broker, err = opened(settlenats.OpenEmbedded(ctx, cfg))
-		} else {
-			a.broker, err = opened(settlenats.Open(ctx, o.Broker, cfg))
-		}
-	case "store":
+	switch {
+	case o.Broker == "nats":
+		a.broker, err = opened(settlenats.OpenEmbedded(ctx, settlenats.Config{
+			Dir: filepath.Join(o.Dir, "jetstream"), Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions, Replicas: o.Replicas,
+		}))
+	case o.Broker == "store":
 		err = a.openFollowers(ctx)
-	case "kafka", "kafka+tls":
-		a.broker, err = opened(settlekafka.Open(ctx, o.Broker, settlekafka.Config{
-			Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions, Replication: o.Replicas,
-		}))
-	case "redis", "rediss":
-		a.broker, err = opened(settleredis.Open(ctx, o.Broker, settleredis.Config{Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions}))
-	case "amqp", "amqps":
-		a.broker, err = opened(settlerabbit.Open(ctx, o.Broker, settlerabbit.Config{
-			Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions, Groups: subscriptions(),
-		}))
+	case !strings.Contains(o.Broker, "://"):
+		err = usage("--broker %q is none of nats, store, nats://, kafka://, redis://, amqp://", o.Broker)
 	default:
-		err = usage("--broker %q is none of nats, store, nats://, kafka://, redis://, amqp://", scheme)
+		c := Carrier{Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions, Replicas: o.Replicas, Groups: subscriptions()}
+		if a.where.dialect != "sqlite" { // A file has one process anyway.
+			c.Leases = a.leasesOf
+		}
+		a.broker, err = OpenBroker(ctx, o.Broker, c)
 	}
 	return err
 }
@@ -262,6 +243,14 @@ func subscriptions() []broker.Subscription {
 			contract.OrderTopic, contract.InventoryTopic, contract.PaymentTopic, contract.ShippingTopic, contract.CatalogTopic,
 		}},
 	}
+}
+
+// leasesOf are the leases of a group's own database: groups are named after their services.
+func (a *App) leasesOf(group string) lock.Leases {
+	if s := a.stores[group]; s != nil {
+		return s.Leases()
+	}
+	return nil
 }
 
 // opened is what a driver opened, and nothing at all when it failed.

@@ -1,0 +1,255 @@
+package settlenats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/settledev/settle/broker"
+	"github.com/settledev/settle/broker/brokertest"
+	"github.com/settledev/settle/event"
+	"github.com/settledev/settle/internal/server"
+	"github.com/settledev/settle/lock"
+	"github.com/settledev/settle/memory"
+	"github.com/settledev/settle/outbox"
+	"github.com/settledev/settle/relay"
+	"github.com/settledev/settle/txn"
+)
+
+func TestMain(m *testing.M) { os.Exit(server.Main(m)) }
+
+func openURL(t *testing.T, url string, cfg Config) *Broker {
+	t.Helper()
+	cfg.Logger = quiet()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	b, err := Open(ctx, url, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+// TestCluster runs the suite on three nodes that keep every message three times.
+func TestCluster(t *testing.T) {
+	url := server.Shared(t, server.NATSCluster)
+	n := 0
+	brokertest.Run(t, func(t *testing.T) brokertest.Harness {
+		n++
+		cfg := Config{Partitions: 2, Replicas: 3, Wait: 50 * time.Millisecond, Prefix: fmt.Sprintf("c%d-%d", time.Now().Unix(), n)}
+		b := openURL(t, url, cfg)
+		return brokertest.Harness{
+			Broker: patient{b}, Partitions: 2,
+			Reopen: func(t *testing.T) broker.Broker {
+				_ = b.Close()
+				b = openURL(t, url, cfg)
+				return patient{b}
+			},
+			Expire: func(t *testing.T, n int) { expire(t, b, n) },
+			Garble: func(t *testing.T, key string) { garble(t, b, key) },
+			Revoke: func(_ *testing.T, group string) { b.table.Revoke(group) },
+		}
+	})
+}
+
+// patient publishes until nothing is unavailable, as a relay does: other nodes hear of a new stream a moment
+// later.
+type patient struct{ *Broker }
+
+func (p patient) Publish(ctx context.Context, messages []broker.Message) []error {
+	errs := p.Broker.Publish(ctx, messages)
+	for i := range errs {
+		for errors.Is(errs[i], broker.ErrUnavailable) && ctx.Err() == nil {
+			time.Sleep(20 * time.Millisecond) // The servers' own time passes.
+			errs[i] = p.Broker.Publish(ctx, messages[i:i+1])[0]
+		}
+	}
+	return errs
+}
+
+type step struct {
+	Key string `json:"key"`
+	N   int    `json:"n"`
+}
+
+// TestClusterLosesNodes kills one node after the other under a relay: nothing is lost, every key in order.
+func TestClusterLosesNodes(t *testing.T) {
+	srv := server.Start(t, server.NATSCluster, server.Options{})
+	b := openURL(t, srv.URL(), Config{Partitions: 2, Replicas: 3, Prefix: "kill"})
+	stepped := event.Define("Stepped", 1, event.Spec[step]{Topic: "steps", Aggregate: "walk", Key: func(s step) string { return s.Key }})
+	store := memory.New()
+	r, err := relay.New(store.Outbox(), b, relay.Config{Logger: quiet(), PublishTimeout: 2 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	const keys, each = 5, 60
+	var writers sync.WaitGroup
+	for k := range keys {
+		writers.Go(func() {
+			for n := 1; n <= each; n++ {
+				err := store.Run(t.Context(), func(ctx context.Context, tx *txn.Tx) error {
+					tx.Bind("walker", nil)
+					return outbox.Add(ctx, tx, stepped.New(step{fmt.Sprint("k", k), n}))
+				})
+				if err != nil {
+					t.Error(err)
+				}
+				time.Sleep(50 * time.Millisecond) // The server's own time passes.
+			}
+		})
+	}
+	for node := range 3 {
+		srv.KillNode(node)
+		time.Sleep(300 * time.Millisecond)
+		srv.RestartNode(node)
+	}
+	writers.Wait()
+	m, err := b.Subscribe(t.Context(), broker.Subscription{Group: "readers", Topics: []string{"steps"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, last := map[event.ID]bool{}, map[string]int{}
+	deadline := time.Now().Add(time.Minute)
+	var parts []broker.Partition
+	for range 2 {
+		p, err := m.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts = append(parts, p)
+	}
+	for len(seen) < keys*each && time.Now().Before(deadline) {
+		for _, p := range parts {
+			messages, err := p.Fetch(t.Context(), 500)
+			if err != nil {
+				continue // A leader is being elected.
+			}
+			for _, msg := range messages {
+				if seen[msg.Event.ID] {
+					continue
+				}
+				seen[msg.Event.ID] = true
+				of, err := stepped.Decode(msg.Event)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if last[of.Data.Key]++; of.Data.N != last[of.Data.Key] {
+					t.Fatalf("%s: number %d came as %d", of.Data.Key, of.Data.N, last[of.Data.Key])
+				}
+			}
+		}
+	}
+	if len(seen) != keys*each {
+		t.Errorf("%d of %d events", len(seen), keys*each)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestProcessesShareAGroup lets two brokers, as two processes have them, divide a group's partitions.
+func TestProcessesShareAGroup(t *testing.T) {
+	url := server.Shared(t, server.NATS)
+	store := memory.New()
+	cfg := Config{
+		Partitions: 4, Prefix: fmt.Sprintf("share%d", time.Now().UnixNano()), LeaseTTL: time.Second,
+		Leases: func(string) lock.Leases { return store.Leases() },
+	}
+	var mu sync.Mutex
+	live := [2]map[string]broker.Partition{{}, {}}
+	var memberships [2]broker.Membership
+	for i := range memberships {
+		m, err := openURL(t, url, cfg).Subscribe(t.Context(), broker.Subscription{Group: "g", Topics: []string{"shared"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		memberships[i] = m
+		go func() {
+			for {
+				p, err := m.Next(t.Context())
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				live[i][p.Name()] = p
+				mu.Unlock()
+			}
+		}()
+	}
+	holds := func(i int) (n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for name, p := range live[i] {
+			select {
+			case <-p.Revoked():
+				delete(live[i], name)
+			default:
+				n++
+			}
+		}
+		return n
+	}
+	wait := func(what string, first, second int) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); holds(0) != first || holds(1) != second; {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %d and %d partitions, want %d and %d", what, holds(0), holds(1), first, second)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	wait("two processes", 2, 2)
+	if err := memberships[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	wait("one has left", 0, 4)
+	if err := memberships[1].Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTLSAndCredentials connects to a server that wants both.
+func TestTLSAndCredentials(t *testing.T) {
+	srv := server.Start(t, server.NATS, server.Options{TLS: true, Users: map[string]string{"shop": "secret"}})
+	u, err := url.Parse(srv.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = nil
+	plain := u.String()
+	ca := nats.RootCAs(srv.CAFile())
+	b := openURL(t, plain, Config{Options: []nats.Option{ca, nats.UserInfo("shop", "secret")}})
+	e := event.Envelope{
+		ID: event.NewID(time.Now()), Type: "T", Version: 1, Topic: "tls", AggregateType: "a", AggregateID: "k",
+		OccurredAt: time.Now().UTC(), Producer: "p", Data: []byte(`{}`),
+	}
+	if _, err := b.Tail(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if errs := b.Publish(t.Context(), []broker.Message{{Event: e}}); errs[0] != nil {
+		t.Error(errs[0])
+	}
+	for name, options := range map[string][]nats.Option{
+		"a wrong password":       {ca, nats.UserInfo("shop", "wrong")},
+		"an unknown certificate": {nats.UserInfo("shop", "secret")},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		if b, err := Open(ctx, plain, Config{Logger: quiet(), Options: options}); err == nil {
+			_ = b.Close()
+			t.Errorf("%s was taken", name)
+		}
+		cancel()
+	}
+}
