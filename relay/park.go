@@ -22,7 +22,7 @@ func (p *pump) load(held context.Context) {
 	from := p.settled
 	p.begin(held, &p.loading, func(ctx context.Context) (func(), error) {
 		parked, known := map[route]bool{}, map[outbox.Position]bool{}
-		for q := (ParkedQuery{Limit: parkedPage}); ; {
+		for q := (ParkedQuery{Shard: p.r.cfg.Shard, OfShard: true, Limit: parkedPage}); ; {
 			page, err := p.r.lot.Parked(ctx, q)
 			if err != nil {
 				return nil, err
@@ -173,7 +173,7 @@ func (p *pump) replayedNow(out *replayed) {
 // all be gone already, so that no query for marked ones shows them.
 func (r *Relay) replay(ctx context.Context, k *keeper, open []route, out *replayed) error {
 	out.open = open
-	marked, err := r.lot.Parked(ctx, ParkedQuery{ReplayOnly: true, Limit: r.cfg.BatchMax})
+	marked, err := r.lot.Parked(ctx, ParkedQuery{ReplayOnly: true, Shard: r.cfg.Shard, OfShard: true, Limit: r.cfg.BatchMax})
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func (r *Relay) replay(ctx context.Context, k *keeper, open []route, out *replay
 // replayKey publishes up to limit parked events of a key one by one, and takes away those that were
 // acknowledged. It returns how many it tried.
 func (r *Relay) replayKey(ctx context.Context, k *keeper, key route, limit int, out *replayed) (int, error) {
-	page, err := r.lot.Parked(ctx, ParkedQuery{Topic: key.topic, Key: key.key, Limit: limit + 1})
+	page, err := r.lot.Parked(ctx, ParkedQuery{Topic: key.topic, Key: key.key, Shard: r.cfg.Shard, OfShard: true, Limit: limit + 1})
 	if err != nil {
 		return 0, err
 	}

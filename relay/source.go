@@ -80,8 +80,11 @@ type Parking interface {
 type ParkedQuery struct {
 	Topic, Key string // empty means any
 	ReplayOnly bool
-	After      outbox.Position
-	Limit      int
+	// Shard narrows it to those of one shard when OfShard is set: a relay has no say in another's.
+	Shard   int
+	OfShard bool
+	After   outbox.Position
+	Limit   int
 }
 
 // Bell is a source that says when there may be something new. Wait for it beside a poll: a ring can

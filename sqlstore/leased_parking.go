@@ -74,7 +74,11 @@ func (l *leasedLog) park(ctx context.Context, tx *txn.Tx, shard int, cause strin
 
 // Parked implements [relay.Parking].
 func (l *leasedLog) Parked(ctx context.Context, q relay.ParkedQuery) ([]relay.Parked, error) {
-	args := append(place(q.After), int64(page(q.Limit)), q.Topic, q.Key)
+	shard := int64(-1)
+	if q.OfShard {
+		shard = int64(q.Shard)
+	}
+	args := append(place(q.After), int64(page(q.Limit)), shard, q.Topic, q.Key)
 	query := l.q.parkedSome
 	switch {
 	case q.ReplayOnly:
@@ -82,7 +86,7 @@ func (l *leasedLog) Parked(ctx context.Context, q relay.ParkedQuery) ([]relay.Pa
 	case q.Topic != "" && q.Key != "":
 		query = l.q.parkedKey
 	case q.Topic == "" && q.Key == "":
-		query, args = l.q.parked, args[:4]
+		query, args = l.q.parked, args[:5]
 	}
 	var out []relay.Parked
 	var p relay.Parked

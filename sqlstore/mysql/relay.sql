@@ -51,6 +51,7 @@ SELECT o.epoch, o.tick, o.id, o.created_at, o.event_id, o.type, o.version, o.top
     o.cause, o.parked_at, o.replay
 FROM settle_relay_parked o
 WHERE (o.epoch > ?1 OR (o.epoch = ?1 AND o.tick > ?2) OR (o.epoch = ?1 AND o.tick = ?2 AND o.id > ?3))
+    AND (?5 < 0 OR o.shard = ?5)
 ORDER BY o.epoch, o.tick, o.id LIMIT ?4;
 
 -- name: parked_replay
@@ -59,7 +60,8 @@ SELECT o.epoch, o.tick, o.id, o.created_at, o.event_id, o.type, o.version, o.top
     o.cause, o.parked_at, o.replay
 FROM settle_relay_parked o
 WHERE (o.epoch > ?1 OR (o.epoch = ?1 AND o.tick > ?2) OR (o.epoch = ?1 AND o.tick = ?2 AND o.id > ?3))
-    AND o.replay = true AND (?5 = '' OR o.topic = ?5) AND (?6 = '' OR o.aggregate_id = ?6)
+    AND o.replay = true AND (?6 = '' OR o.topic = ?6) AND (?7 = '' OR o.aggregate_id = ?7)
+    AND (?5 < 0 OR o.shard = ?5)
 ORDER BY o.epoch, o.tick, o.id LIMIT ?4;
 
 -- name: parked_key
@@ -68,7 +70,8 @@ SELECT o.epoch, o.tick, o.id, o.created_at, o.event_id, o.type, o.version, o.top
     o.cause, o.parked_at, o.replay
 FROM settle_relay_parked o
 WHERE (o.epoch > ?1 OR (o.epoch = ?1 AND o.tick > ?2) OR (o.epoch = ?1 AND o.tick = ?2 AND o.id > ?3))
-    AND o.topic = ?5 AND o.aggregate_id = ?6
+    AND o.topic = ?6 AND o.aggregate_id = ?7
+    AND (?5 < 0 OR o.shard = ?5)
 ORDER BY o.epoch, o.tick, o.id LIMIT ?4;
 
 -- name: parked_some
@@ -77,7 +80,8 @@ SELECT o.epoch, o.tick, o.id, o.created_at, o.event_id, o.type, o.version, o.top
     o.cause, o.parked_at, o.replay
 FROM settle_relay_parked o
 WHERE (o.epoch > ?1 OR (o.epoch = ?1 AND o.tick > ?2) OR (o.epoch = ?1 AND o.tick = ?2 AND o.id > ?3))
-    AND (?5 = '' OR o.topic = ?5) AND (?6 = '' OR o.aggregate_id = ?6)
+    AND (?6 = '' OR o.topic = ?6) AND (?7 = '' OR o.aggregate_id = ?7)
+    AND (?5 < 0 OR o.shard = ?5)
 ORDER BY o.epoch, o.tick, o.id LIMIT ?4;
 
 -- name: unpark

@@ -50,6 +50,7 @@ SELECT o.epoch, o.tick, o.id, o.created_at, o.event_id, o.type, o.version, o.top
     o.trace_parent, o.correlation_id, o.causation_id, o.idempotency_key, o.producer, o.data,
     o.cause, o.parked_at, o.replay
 FROM settle_relay_parked o WHERE (o.epoch, o.tick, o.id) > ($1, $2, $3)
+    AND ($5::bigint < 0 OR o.shard = $5)
 ORDER BY o.epoch, o.tick, o.id LIMIT $4;
 
 -- name: parked_replay
@@ -57,7 +58,8 @@ SELECT o.epoch, o.tick, o.id, o.created_at, o.event_id, o.type, o.version, o.top
     o.trace_parent, o.correlation_id, o.causation_id, o.idempotency_key, o.producer, o.data,
     o.cause, o.parked_at, o.replay
 FROM settle_relay_parked o WHERE (o.epoch, o.tick, o.id) > ($1, $2, $3)
-    AND o.replay AND ($5::text = '' OR o.topic = $5) AND ($6::text = '' OR o.aggregate_id = $6)
+    AND o.replay AND ($6::text = '' OR o.topic = $6) AND ($7::text = '' OR o.aggregate_id = $7)
+    AND ($5::bigint < 0 OR o.shard = $5)
 ORDER BY o.epoch, o.tick, o.id LIMIT $4;
 
 -- name: parked_key
@@ -65,7 +67,8 @@ SELECT o.epoch, o.tick, o.id, o.created_at, o.event_id, o.type, o.version, o.top
     o.trace_parent, o.correlation_id, o.causation_id, o.idempotency_key, o.producer, o.data,
     o.cause, o.parked_at, o.replay
 FROM settle_relay_parked o WHERE (o.epoch, o.tick, o.id) > ($1, $2, $3)
-    AND o.topic = $5 AND o.aggregate_id = $6
+    AND o.topic = $6 AND o.aggregate_id = $7
+    AND ($5::bigint < 0 OR o.shard = $5)
 ORDER BY o.epoch, o.tick, o.id LIMIT $4;
 
 -- name: parked_some
@@ -73,7 +76,8 @@ SELECT o.epoch, o.tick, o.id, o.created_at, o.event_id, o.type, o.version, o.top
     o.trace_parent, o.correlation_id, o.causation_id, o.idempotency_key, o.producer, o.data,
     o.cause, o.parked_at, o.replay
 FROM settle_relay_parked o WHERE (o.epoch, o.tick, o.id) > ($1, $2, $3)
-    AND ($5::text = '' OR o.topic = $5) AND ($6::text = '' OR o.aggregate_id = $6)
+    AND ($6::text = '' OR o.topic = $6) AND ($7::text = '' OR o.aggregate_id = $7)
+    AND ($5::bigint < 0 OR o.shard = $5)
 ORDER BY o.epoch, o.tick, o.id LIMIT $4;
 
 -- name: unpark
