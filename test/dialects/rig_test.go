@@ -100,6 +100,9 @@ func each(t *testing.T, servers bool, test func(t *testing.T, db *database)) {
 	}
 }
 
+// newName returns the name of a database that nobody else has.
+func newName(prefix string) string { return prefix + "_" + strings.ToLower(rand.Text()[:10]) }
+
 func openSQLite(t *testing.T) *database {
 	t.Helper()
 	db, err := sql.Open("sqlite", filepath.Join(t.TempDir(), "shop.db")+"?_pragma=foreign_keys(1)")
@@ -114,8 +117,9 @@ func openMySQL(t *testing.T, found bool) *database {
 	}
 	cfg := mysql.NewConfig()
 	cfg.User, cfg.Net, cfg.Addr, cfg.MultiStatements, cfg.ClientFoundRows = u.User.Username(), "tcp", u.Host, true, found
+	cfg.InterpolateParams = true // As the driver of settle does.
 	cfg.Passwd, _ = u.User.Password()
-	name := "shop_" + strings.ToLower(rand.Text()[:10])
+	name := newName("shop")
 	admin := connectMySQL(t, cfg)
 	run(t, admin, "CREATE DATABASE "+name)
 	t.Cleanup(func() { run(t, admin, "DROP DATABASE "+name) })
@@ -171,7 +175,7 @@ func openSQL(t *testing.T, name, dialect string, db *sql.DB, err error) *databas
 func openPostgres(t *testing.T) *database {
 	t.Helper()
 	base := server.Shared(t, server.Postgres)
-	name := "shop_" + strings.ToLower(rand.Text()[:10])
+	name := newName("shop")
 	u, err := url.Parse(base)
 	if err != nil {
 		t.Fatal(err)
