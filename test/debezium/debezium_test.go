@@ -36,6 +36,7 @@ func TestDebezium(t *testing.T) {
 	t.Run("slot lost", func(t *testing.T) { testSlotLost(t, r.on(t, "lost")) })
 	t.Run("record", func(t *testing.T) { testRecord(t, r.on(t, "record")) })
 	t.Run("purge", func(t *testing.T) { testPurge(t, r.on(t, "purge")) })
+	t.Run("to the relay and back", func(t *testing.T) { testRelay(t, r.on(t, "moved")) })
 	t.Run("refused by the table", func(t *testing.T) { testRefused(t, r.on(t, "refused")) })
 }
 
@@ -57,6 +58,7 @@ func (r *rig) writers(ctx context.Context, w *written, transactions int, pause t
 }
 
 func testWriters(t *testing.T, r *rig) {
+	t.Helper()
 	x, w := r.consume(), newWritten()
 	r.writers(t.Context(), w, 100, time.Millisecond)()
 	r.check(w, x)
@@ -64,6 +66,7 @@ func testWriters(t *testing.T, r *rig) {
 
 // testKills kills Connect, then Kafka, while writers go on.
 func testKills(t *testing.T, r *rig) {
+	t.Helper()
 	x, w := r.consume(), newWritten()
 	wait := r.writers(t.Context(), w, 200, 20*time.Millisecond)
 	r.await("effects", func() bool { return x.count() > 50 })
@@ -81,6 +84,7 @@ func testKills(t *testing.T, r *rig) {
 // testSlotLost loses the slot, and what it held with it: the connector has to notice and to read the table
 // again. The second time there is another slot of the same name, which knows nothing of what came before it.
 func testSlotLost(t *testing.T, r *rig) {
+	t.Helper()
 	x, w := r.consume(), newWritten()
 	for _, again := range []bool{false, true} {
 		r.writers(t.Context(), w, 20, 0)()
@@ -100,6 +104,7 @@ func testSlotLost(t *testing.T, r *rig) {
 // testRecord pins what is on the wire, at the limit of data, and that a key's partition is the one that
 // our own publisher chooses: a carrier may be exchanged for the other.
 func testRecord(t *testing.T, r *rig) {
+	t.Helper()
 	b, err := settlekafka.Open(t.Context(), r.kafka.URL(), settlekafka.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -185,6 +190,7 @@ func (r *rig) records(n int) []*kgo.Record {
 // testPurge writes events of yesterday. They are kept while Debezium has not confirmed them, and today's are
 // kept anyway.
 func testPurge(t *testing.T, r *rig) {
+	t.Helper()
 	view, status, purge := 1, 2, 3 // The blocks of the guide.
 	r.exec(block(t, "sql", view))
 	confirmed := func() bool {
@@ -244,6 +250,7 @@ func (r *rig) pending(status string) (n int) {
 
 // testRefused has the table refuse what would stop the connector for everybody.
 func testRefused(t *testing.T, r *rig) {
+	t.Helper()
 	const insert = `INSERT INTO settle_outbox (type, topic, aggregate_type, aggregate_id, data) VALUES ('T', $1, 'order', $2, $3)`
 	for _, row := range []struct {
 		topic, key string

@@ -6,11 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -24,19 +24,20 @@ import (
 	"github.com/settledev/settle/consumer"
 	"github.com/settledev/settle/deadletter"
 	"github.com/settledev/settle/driver/settlekafka"
+	"github.com/settledev/settle/driver/settlepgx"
 	"github.com/settledev/settle/event"
 	"github.com/settledev/settle/internal/server"
 	"github.com/settledev/settle/memory"
+	"github.com/settledev/settle/sqlstore"
 	"github.com/settledev/settle/txn"
 )
 
 func TestMain(m *testing.M) { os.Exit(server.Main(m)) }
 
 const (
-	guide      = "../../docs/guides/debezium.md"
-	migrations = "../../sqlstore/postgres/[0-9]*_*.sql"
-	connector  = "shop-outbox"
-	slot       = "debezium_settle"
+	guide     = "../../docs/guides/debezium.md"
+	connector = "shop-outbox"
+	slot      = "debezium_settle"
 )
 
 // rig is the outbox of a shop, Debezium behind it, and Kafka behind that. Starting it takes longer than
@@ -47,6 +48,7 @@ type rig struct {
 	postgres *server.Server
 	kafka    *server.Server
 	connect  *server.Server
+	store    *sqlstore.Store
 	pool     *pgxpool.Pool
 }
 
@@ -59,6 +61,12 @@ func newRig(tb testing.TB) *rig {
 		kafka:    server.Start(tb, server.Kafka, server.Options{}),
 	}
 	r.connect = server.Start(tb, server.Connect, server.Options{Upstream: r.kafka.URL()})
+	store, err := settlepgx.Open(tb.Context(), r.postgres.URL(), settlepgx.Config{Migrate: true})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = store.Close() })
+	r.store = store
 	config, err := pgxpool.ParseConfig(r.postgres.URL())
 	if err != nil {
 		tb.Fatal(err)
@@ -68,17 +76,6 @@ func newRig(tb testing.TB) *rig {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(r.pool.Close)
-	names, err := filepath.Glob(migrations)
-	if err != nil || len(names) == 0 {
-		tb.Fatalf("%d migrations, %v", len(names), err)
-	}
-	for _, name := range names {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		r.exec(string(text))
-	}
 	r.exec("CREATE TABLE account (id text PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
 	r.exec(block(tb, "sql", 0))
 	return r
@@ -86,6 +83,7 @@ func newRig(tb testing.TB) *rig {
 
 // on returns the rig in the hands of a subtest.
 func (r *rig) on(t *testing.T, topic string) *rig {
+	t.Helper()
 	own := *r
 	own.tb, own.topic = t, topic
 	return &own
@@ -124,9 +122,7 @@ func (r *rig) deploy(change map[string]string) {
 		r.tb.Fatal(err)
 	}
 	config["database.hostname"], config["database.port"], config["database.dbname"] = u.Hostname(), u.Port(), strings.Trim(u.Path, "/")
-	for name, value := range change {
-		config[name] = value
-	}
+	maps.Copy(config, change)
 	body, err := json.Marshal(config)
 	if err != nil {
 		r.tb.Fatal(err)
@@ -220,15 +216,20 @@ func (r *rig) slotActive() bool {
 	return n == 1
 }
 
-// written is what committed, by identity, and how many events each key has.
+// written is what committed, by identity.
 type written struct {
 	mu     sync.Mutex
 	events map[event.ID]event.Envelope
-	counts map[string]int
 }
 
-func newWritten() *written {
-	return &written{events: map[event.ID]event.Envelope{}, counts: map[string]int{}}
+func newWritten() *written { return &written{events: map[event.ID]event.Envelope{}} }
+
+func (w *written) add(events ...event.Envelope) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range events {
+		w.events[e.ID] = e
+	}
 }
 
 func (w *written) total() int {
@@ -237,9 +238,12 @@ func (w *written) total() int {
 	return len(w.events)
 }
 
-const insert = `INSERT INTO settle_outbox (type, version, topic, aggregate_type, aggregate_id, producer,
+const (
+	upsert = `INSERT INTO account (id, n) VALUES ($1, 1) ON CONFLICT (id) DO UPDATE SET n = account.n + 1 RETURNING n`
+	insert = `INSERT INTO settle_outbox (type, version, topic, aggregate_type, aggregate_id, producer,
 	trace_parent, correlation_id, causation_id, idempotency_key, data)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING event_id, occurred_at`
+)
 
 // writer writes transactions of one to three events of one account each, as a program in another language
 // would. Every fifth is rolled back. The account's number in the data tells the order of commits.
@@ -267,12 +271,7 @@ func (r *rig) writer(ctx context.Context, w *written, name string, transactions 
 		if err := tx.Commit(ctx); err != nil {
 			return err
 		}
-		w.mu.Lock()
-		for _, e := range events {
-			w.events[e.ID] = e
-			w.counts[key]++
-		}
-		w.mu.Unlock()
+		w.add(events...)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -284,8 +283,7 @@ func (r *rig) writer(ctx context.Context, w *written, name string, transactions 
 
 func writeOne(ctx context.Context, tx pgx.Tx, topic, key, name string) (event.Envelope, error) {
 	var n int
-	err := tx.QueryRow(ctx, `INSERT INTO account (id, n) VALUES ($1, 1)
-		ON CONFLICT (id) DO UPDATE SET n = account.n + 1 RETURNING n`, key).Scan(&n)
+	err := tx.QueryRow(ctx, upsert, key).Scan(&n)
 	if err != nil {
 		return event.Envelope{}, err
 	}
