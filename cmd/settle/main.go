@@ -35,6 +35,9 @@ type cli struct {
 	ReplayData replayCmd                 `cmd:"" name:"replay-data" help:"Replay a retail file against a running shop and reconcile the books."`
 	Dlq        dlqCmd                    `cmd:"" help:"List, replay and discard dead letters of a running shop."`
 	Outbox     outboxCmd                 `cmd:"" help:"Show a service's outbox, and replay what a broker refused."`
+	Relay      relayCmd                  `cmd:"" help:"Carry outboxes of databases to brokers, as a program of its own."`
+	Migrate    migrateCmd                `cmd:"" help:"Apply, show and print migrations of databases."`
+	Doctor     doctorCmd                 `cmd:"" help:"Look at databases and a broker, and say what to do."`
 	Stream     streamCmd                 `cmd:"" help:"Follow events of a running shop as they happen."`
 	Order      orderCmd                  `cmd:"" help:"Show one order across all services."`
 	Bench      benchCmd                  `cmd:"" help:"Measure, beside a baseline in the same run."`

@@ -64,7 +64,9 @@ func TestExitCodes(t *testing.T) {
 
 // TestHelp holds the help of the command, which is its reference.
 func TestHelp(t *testing.T) {
-	for _, name := range []string{"", "demo", "serve", "outside", "replay-data", "dlq", "outbox", "stream", "order", "bench"} {
+	for _, name := range []string{
+		"", "demo", "serve", "outside", "replay-data", "dlq", "outbox", "relay", "relay run", "migrate", "migrate up", "doctor", "stream", "order", "bench",
+	} {
 		t.Run("settle "+name, func(t *testing.T) {
 			var out, errOut bytes.Buffer
 			args := append(strings.Fields(name), "--help")

@@ -16,13 +16,14 @@ import (
 	"github.com/settledev/settle/sqlstore"
 )
 
-// outboxCmd is settle outbox. It reads services' databases beside the running shop; only replay
-// asks the shop, which writes.
+// outboxCmd is settle outbox. It reads services' databases beside the running shop; replay asks the shop,
+// which writes, and only rebase writes itself.
 type outboxCmd struct {
 	Status outboxStatusCmd `cmd:"" help:"Show how far each service's outbox has been carried."`
 	List   outboxListCmd   `cmd:"" help:"List a service's events with their status."`
 	Parked outboxParkedCmd `cmd:"" help:"List events that the broker refused, and their followers."`
 	Replay outboxReplayCmd `cmd:"" help:"Have a refused key published again."`
+	Rebase outboxRebaseCmd `cmd:"" help:"Make an outbox usable again that was restored into another cluster."`
 }
 
 // outboxFile names services' databases.
@@ -211,3 +212,44 @@ func (c *outboxReplayCmd) Run(ctx context.Context, t *terminal) error {
 	_, err := fmt.Fprintf(t.out, "%d events will be published again\n", answer.Replayed)
 	return err
 }
+
+type outboxRebaseCmd struct {
+	databases
+
+	Yes bool `help:"Do it. Without it, only what would be done is said."`
+}
+
+// Run publishes again what a dump has that was not settled; see [sqlstore.Store.Rebase].
+func (c *outboxRebaseCmd) Run(ctx context.Context, t *terminal) error {
+	return c.eachDatabase(func(d app.Database) error {
+		s, err := d.Open(ctx, app.DatabaseConfig{ConnsMax: rebaseConnsMax, Quiet: true})
+		if err != nil {
+			return explained(d, err)
+		}
+		defer s.Close()
+		o, ok := s.Outbox().(relay.Observer)
+		if !ok {
+			return errors.ErrUnsupported
+		}
+		stats, err := o.Stats(ctx)
+		if err != nil {
+			return err
+		}
+		if !c.Yes {
+			return usage("%s: rebase publishes again what was not settled, %d of %d events, and fences whoever owns a shard: repeat with --yes",
+				d.Name, stats.Pending, stats.Pending+stats.Sent)
+		}
+		n, err := s.Rebase(ctx)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return usage("%s: only an outbox on PostgreSQL has transaction numbers, there is nothing to rebase on %s", d.Name, d.Dialect)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(t.out, "%s: %d events will be published again\n", d.Name, n)
+		return err
+	})
+}
+
+// rebaseConnsMax is enough for one statement after the other.
+const rebaseConnsMax = 2
