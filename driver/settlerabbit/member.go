@@ -16,8 +16,8 @@ import (
 const (
 	// crewIdleMax is when the server drops the queue that members count each other by.
 	crewIdleMax = time.Hour
-	// redialMin and redialMax bound the pause before a member connects again.
-	redialMin, redialMax = 50 * time.Millisecond, 2 * time.Second
+	// redialShortest and redialLongest bound the pause before a member connects again.
+	redialShortest, redialLongest = 50 * time.Millisecond, 2 * time.Second
 )
 
 // errLeft says that a member has left its group.
@@ -81,13 +81,13 @@ func (m *member) start() {
 func (m *member) run(ctx context.Context) {
 	defer close(m.done)
 	log := m.broker.cfg.Logger.With("group", m.group)
-	wait := redialMin
+	wait := redialShortest
 	for down := false; ctx.Err() == nil; {
 		err := m.serve(ctx, func() {
 			if down {
 				log.Info("broker connection of a member is back")
 			}
-			down, wait = false, redialMin
+			down, wait = false, redialShortest
 		})
 		m.dropAll()
 		if ctx.Err() != nil {
@@ -98,7 +98,7 @@ func (m *member) run(ctx context.Context) {
 		}
 		down = true
 		_ = pause(ctx, wait) // The loop looks at ctx.
-		wait = min(2*wait, redialMax)
+		wait = min(2*wait, redialLongest)
 	}
 }
 

@@ -319,8 +319,6 @@ func (c *call) unrouted(one *line) {
 }
 
 // sizes finds the numbers in the server's words about a message that is too large: its size, and the limit.
-//
-//nolint:gochecknoglobals // A constant, which Go does not have.
 var sizes = regexp.MustCompile(`message size (\d+) .*larger than .*max size (\d+)`)
 
 // blame rejects the messages because of which the server ended the channel, and reports whether there are any.
