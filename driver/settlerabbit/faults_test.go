@@ -101,13 +101,13 @@ func (r *rig) member() (stop func()) {
 }
 
 // add commits events from to to of each key.
-func (r *rig) add(keys, from, to int, fill string) {
+func (r *rig) add(keys, from, to int) {
 	r.t.Helper()
 	for n := from; n <= to; n++ {
 		err := r.from.Run(r.t.Context(), func(ctx context.Context, tx *txn.Tx) error {
 			tx.Bind("walker", nil)
 			for k := range keys {
-				if err := outbox.Add(ctx, tx, stepped.New(step{fmt.Sprint("k", k), n, fill})); err != nil {
+				if err := outbox.Add(ctx, tx, stepped.New(step{fmt.Sprint("k", k), n, ""})); err != nil {
 					return err
 				}
 			}
@@ -156,12 +156,12 @@ func TestServerKilled(t *testing.T) {
 	r := newRig(t, srv.URL())
 	r.member()
 	r.relay()
-	r.add(4, 1, 40, "")
+	r.add(4, 1, 40)
 	r.expect(4, 40)
 	for i := range 2 {
 		time.Sleep(3 * time.Second) // A quorum queue that is killed right after it was declared is lost (RabbitMQ 3.10).
 		srv.Kill()
-		r.add(4, 41+30*i, 70+30*i, "") // Nobody takes them yet.
+		r.add(4, 41+30*i, 70+30*i) // Nobody takes them yet.
 		srv.Restart()
 	}
 	r.expect(4, 100)
@@ -176,14 +176,14 @@ func TestMembersComeAndGo(t *testing.T) {
 	r := newRig(t, server.Shared(t, server.Rabbit))
 	first := r.member()
 	r.relay()
-	r.add(4, 1, 30, "")
+	r.add(4, 1, 30)
 	second := r.member()
-	r.add(4, 31, 60, "")
+	r.add(4, 31, 60)
 	first()
-	r.add(4, 61, 90, "")
+	r.add(4, 61, 90)
 	r.member()
 	second()
-	r.add(4, 91, 120, "")
+	r.add(4, 91, 120)
 	r.expect(4, 120)
 }
 
@@ -193,7 +193,7 @@ func TestTooLargeParksItsKeyOnly(t *testing.T) {
 	r.cfg.BytesMax = 64 << 10
 	r.member()
 	r.relay()
-	r.add(2, 1, 3, "")
+	r.add(2, 1, 3)
 	err := r.from.Run(t.Context(), func(ctx context.Context, tx *txn.Tx) error {
 		tx.Bind("walker", nil)
 		return outbox.Add(ctx, tx, stepped.New(step{"large", 1, strings.Repeat("x", 100<<10)}), stepped.New(step{"large", 2, ""}))
@@ -201,7 +201,7 @@ func TestTooLargeParksItsKeyOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.add(2, 4, 6, "")
+	r.add(2, 4, 6)
 	r.expect(2, 6)
 	lot, ok := r.from.Outbox().(relay.Parking)
 	if !ok {
