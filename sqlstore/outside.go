@@ -24,7 +24,7 @@ type Writer struct {
 	dialect  string
 }
 
-// NewWriter returns a writer for a producer's outbox. shards is the stores' Config.Shards; 0 means 1.
+// NewWriter returns a writer for a producer's outbox on a server; on SQLite it is errors.ErrUnsupported. shards is the stores' Config.Shards; 0 means 1.
 func NewWriter(d Dialect, producer string, shards int) (*Writer, error) {
 	texts, err := d.load()
 	if err != nil {
@@ -33,11 +33,14 @@ func NewWriter(d Dialect, producer string, shards int) (*Writer, error) {
 	if err := event.CheckName(producer); err != nil {
 		return nil, fmt.Errorf("sqlstore: writer: producer: %w", err)
 	}
+	if d.name == sqliteName { // Its readers at the head trust that the store writes every event.
+		return nil, fmt.Errorf("sqlstore: writer: a file has one writer, its store: %w", errors.ErrUnsupported)
+	}
 	if shards == 0 {
 		shards = 1
 	}
-	if shards < 0 || shards > shardsMax || shards > 1 && d.name == sqliteName {
-		return nil, fmt.Errorf("sqlstore: writer: %d shards on %s, 1 to %d allowed on a server, 1 on a file", shards, d.name, shardsMax)
+	if shards < 0 || shards > shardsMax {
+		return nil, fmt.Errorf("sqlstore: writer: %d shards, 1 to %d allowed", shards, shardsMax)
 	}
 	name := "outbox.add"
 	if d.name == postgresName {
@@ -64,16 +67,13 @@ func (w *Writer) Write(ctx context.Context, tx Execer, drafts ...event.Draft) er
 }
 
 func (w *Writer) add(ctx context.Context, tx Execer, e *event.Envelope, now time.Time) error {
-	args := make([]any, 0, 2+eventColumns)
-	if w.dialect != sqliteName {
-		args = append(args, shardOf(e, w.shards))
-	}
-	first := len(args)
+	const id, cause = 1, 10 // places among the arguments
+	args := append(make([]any, 0, 2+eventColumns), shardOf(e, w.shards))
 	args = append(eventArgs(args, e), nanos(now))
 	if w.dialect == postgresName { // Its drivers agree on texts of identities, not on bytes.
-		args[first] = e.ID.String()
-		if args[first+9] != nil {
-			args[first+9] = e.CausationID.String()
+		args[id] = e.ID.String()
+		if args[cause] != nil {
+			args[cause] = e.CausationID.String()
 		}
 	}
 	res, err := tx.ExecContext(ctx, w.query, args...)

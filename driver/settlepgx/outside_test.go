@@ -57,7 +57,7 @@ func TestWriter(t *testing.T) {
 	for name, bad := range map[string]struct {
 		dialect sqlstore.Dialect
 		shards  int
-	}{"negative": {sqlstore.Postgres(), -1}, "a file in parts": {sqlstore.SQLite(), 2}, "no dialect": {sqlstore.Dialect{}, 1}} {
+	}{"negative": {sqlstore.Postgres(), -1}, "a file": {sqlstore.SQLite(), 1}, "no dialect": {sqlstore.Dialect{}, 1}} {
 		if _, err := sqlstore.NewWriter(bad.dialect, "notebook", bad.shards); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
