@@ -45,12 +45,26 @@ func (l *look) postgresVersion(ctx context.Context) {
 // postgresRights looks at what a relay does, and unless only that is asked, at what a service does.
 func (l *look) postgresRights(ctx context.Context) {
 	rights := []struct{ table, right string }{
-		{"settle_outbox", "SELECT"}, {"settle_outbox", "DELETE"},
-		{"settle_outbox_0", "TRUNCATE"}, {"settle_outbox_1", "TRUNCATE"}, {"settle_outbox_2", "TRUNCATE"}, {"settle_outbox_3", "TRUNCATE"},
-		{"settle_tick", "SELECT"}, {"settle_tick", "INSERT"}, {"settle_tick", "DELETE"},
-		{"settle_relay", "SELECT"}, {"settle_relay", "INSERT"}, {"settle_relay", "UPDATE"},
-		{"settle_relay_mark", "SELECT"}, {"settle_relay_mark", "INSERT"}, {"settle_relay_mark", "UPDATE"}, {"settle_relay_mark", "DELETE"},
-		{"settle_relay_parked", "SELECT"}, {"settle_relay_parked", "INSERT"}, {"settle_relay_parked", "UPDATE"}, {"settle_relay_parked", "DELETE"},
+		{"settle_outbox", "SELECT"},
+		{"settle_outbox", "DELETE"},
+		{"settle_outbox_0", "TRUNCATE"},
+		{"settle_outbox_1", "TRUNCATE"},
+		{"settle_outbox_2", "TRUNCATE"},
+		{"settle_outbox_3", "TRUNCATE"},
+		{"settle_tick", "SELECT"},
+		{"settle_tick", "INSERT"},
+		{"settle_tick", "DELETE"},
+		{"settle_relay", "SELECT"},
+		{"settle_relay", "INSERT"},
+		{"settle_relay", "UPDATE"},
+		{"settle_relay_mark", "SELECT"},
+		{"settle_relay_mark", "INSERT"},
+		{"settle_relay_mark", "UPDATE"},
+		{"settle_relay_mark", "DELETE"},
+		{"settle_relay_parked", "SELECT"},
+		{"settle_relay_parked", "INSERT"},
+		{"settle_relay_parked", "UPDATE"},
+		{"settle_relay_parked", "DELETE"},
 	}
 	if !l.cfg.Relay {
 		for _, table := range []string{"settle_inbox", "settle_letter", "settle_timer", "settle_call", "settle_answer", "settle_lease"} {

@@ -113,8 +113,8 @@ func TestSchema(t *testing.T) {
 		{s.Defs["sink"], reflect.TypeFor[Sink]()},
 	} {
 		var fields, required []string
-		for i := range tt.of.NumField() {
-			name, options, _ := strings.Cut(tt.of.Field(i).Tag.Get("json"), ",")
+		for field := range tt.of.Fields() {
+			name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
 			fields = append(fields, name)
 			if options != "omitempty" {
 				required = append(required, name)

@@ -21,8 +21,8 @@ import (
 
 // How an outage at the start is waited out.
 const (
-	retryMin = 200 * time.Millisecond
-	retryMax = 10 * time.Second
+	retryFirst = 200 * time.Millisecond
+	retryLast  = 10 * time.Second
 	// openTimeout bounds one attempt.
 	openTimeout = 30 * time.Second
 	// sayEvery is how often an outage that lasts is told.
@@ -32,7 +32,7 @@ const (
 // persist calls open until it succeeds, or fails as only a person can mend, or ctx is done.
 func persist(ctx context.Context, log *slog.Logger, what string, open func(context.Context) error) error {
 	var said time.Time
-	for pause := retryMin; ; pause = min(2*pause, retryMax) {
+	for pause := retryFirst; ; pause = min(2*pause, retryLast) {
 		limited, cancel := context.WithTimeout(ctx, openTimeout)
 		err := open(limited)
 		cancel()
@@ -44,7 +44,7 @@ func persist(ctx context.Context, log *slog.Logger, what string, open func(conte
 		}
 		if time.Since(said) > sayEvery {
 			said = time.Now()
-			log.Warn(what+" cannot be opened, trying again", "err", err)
+			log.Warn("cannot be opened, trying again", "what", what, "err", err)
 		}
 		timer := time.NewTimer(pause)
 		select {
