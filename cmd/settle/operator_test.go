@@ -362,6 +362,7 @@ func TestRelayCheck(t *testing.T) {
 	fresh, _ := newDatabase(t, plain.URL())
 	execute(t, db, "CREATE ROLE nobody NOLOGIN")
 	execute(t, db, "CREATE ROLE reader LOGIN")
+	execute(t, db, "CREATE ROLE outsider LOGIN")
 	execute(t, db, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
 	as := func(user string) string { return strings.Replace(target, "postgres@", user+"@", 1) }
 	path := file(t, map[string]any{
@@ -370,6 +371,7 @@ func TestRelayCheck(t *testing.T) {
 			map[string]any{"name": "log", "store": target, "shard": 1, "mode": "wal", "sink": "main"},
 			map[string]any{"name": "stranger", "store": as("nobody"), "sink": "main"},
 			map[string]any{"name": "reader", "store": as("reader"), "sink": "main"},
+			map[string]any{"name": "outsider", "store": as("outsider"), "sink": "main"},
 			map[string]any{"name": "fresh", "store": fresh, "sink": "missing"},
 			map[string]any{"name": "away", "store": "postgres://u:geheim@127.0.0.1:1/db", "sink": "main"},
 		},
@@ -385,6 +387,7 @@ func TestRelayCheck(t *testing.T) {
 		"FAIL source stranger: ", "mend user, password or rights",
 		"FAIL source reader: the role may not UPDATE settle_relay", "FAIL source reader: the role may not INSERT settle_tick",
 		"FAIL source reader: the role may not TRUNCATE settle_outbox_0",
+		"FAIL source outsider: the role may not SELECT settle_schema", "FAIL source outsider: the role may not UPDATE settle_relay",
 		"FAIL source fresh: schema settle lacks migration 0001_settle.sql",
 		"FAIL source away: ", "FAIL sink main: ",
 	} {

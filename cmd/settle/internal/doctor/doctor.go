@@ -61,6 +61,8 @@ type Config struct {
 	WAL bool
 	// Slot is the slot by which it is read. Default none.
 	Slot string
+	// Publication is the one of the log. Default settle_outbox.
+	Publication string
 	// Table is the table of another outbox that is read by the log. Default settle's own.
 	Table string
 	// TransactionMax is how long a transaction may be open. Default 5m.
@@ -129,7 +131,12 @@ func Database(ctx context.Context, d app.Database, cfg Config) []Finding {
 	if err == nil {
 		err = s.Close()
 	}
-	if err != nil && !errors.Is(err, sqlstore.ErrSchema) {
+	var denied error
+	switch {
+	case err == nil || errors.Is(err, sqlstore.ErrSchema):
+	case l.inside(ctx):
+		denied = err // The server knows who we are, and forbids something: what, is worth a line each.
+	default:
 		do := app.Fault(err)
 		if do == "" {
 			do = "start the server, or mend the address"
@@ -143,11 +150,30 @@ func Database(ctx context.Context, d app.Database, cfg Config) []Finding {
 	}
 	defer l.db.Close()
 	l.ok("%s answers", d.Redacted())
+	if denied != nil {
+		if l.postgresRights(ctx); !Failed(l.all) {
+			l.add(Fail, app.Fault(denied), "%v", denied)
+		}
+		return l.all
+	}
 	l.schemas(ctx)
 	if !Failed(l.all) {
 		l.server(ctx)
 	}
 	return l.all
+}
+
+// inside reports whether the server lets us in, although the store could not be opened.
+func (l *look) inside(ctx context.Context) bool {
+	if l.d.Dialect != "postgres" {
+		return false
+	}
+	db, err := l.d.Raw()
+	if err != nil {
+		return false
+	}
+	defer db.Close()
+	return db.PingContext(ctx) == nil
 }
 
 func (l *look) server(ctx context.Context) {

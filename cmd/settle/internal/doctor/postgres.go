@@ -45,6 +45,7 @@ func (l *look) postgresVersion(ctx context.Context) {
 // postgresRights looks at what a relay does, and unless only that is asked, at what a service does.
 func (l *look) postgresRights(ctx context.Context) {
 	rights := []struct{ table, right string }{
+		{"settle_schema", "SELECT"},
 		{"settle_outbox", "SELECT"},
 		{"settle_outbox", "DELETE"},
 		{"settle_outbox_0", "TRUNCATE"},
@@ -77,7 +78,7 @@ func (l *look) postgresRights(ctx context.Context) {
 	lacking := 0
 	for _, r := range rights {
 		var has bool
-		err := l.db.QueryRowContext(ctx, "SELECT has_table_privilege(to_regclass($1), $2)", r.table, r.right).Scan(&has)
+		err := l.db.QueryRowContext(ctx, "SELECT coalesce(has_table_privilege(to_regclass($1), $2), false)", r.table, r.right).Scan(&has)
 		if err != nil {
 			l.failed("right to "+r.right+" "+r.table, err)
 			return
@@ -163,6 +164,9 @@ func (l *look) postgresLog(ctx context.Context) {
 	if l.cfg.WAL && used >= slots && !l.slotThere(ctx) {
 		l.add(level, "raise max_replication_slots, or drop a slot that nobody needs", "all %d replication slots are taken", slots)
 	}
+	if l.cfg.WAL {
+		l.publication(ctx)
+	}
 	if l.cfg.Table != "" {
 		l.foreignTable(ctx)
 	}
@@ -172,6 +176,30 @@ func (l *look) postgresLog(ctx context.Context) {
 func (l *look) slotThere(ctx context.Context) bool {
 	n, err := l.number(ctx, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1", l.cfg.Slot)
 	return err == nil && n > 0
+}
+
+// publication finds out whether it is there, or can be made.
+func (l *look) publication(ctx context.Context) {
+	name, table := l.cfg.Publication, l.cfg.Table
+	if name == "" {
+		name = "settle_outbox"
+	}
+	if table == "" {
+		table = "settle_outbox"
+	}
+	var there, may bool
+	err := l.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM pg_publication WHERE pubname = $1),
+		has_database_privilege(current_database(), 'CREATE')
+		AND coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass($2)), false)`, name, table).Scan(&there, &may)
+	switch {
+	case err != nil:
+		l.failed("publication "+name, err)
+	case !there && !may:
+		l.add(Fail, fmt.Sprintf("as the table's owner: CREATE PUBLICATION %s FOR TABLE %s WITH (publish = 'insert', publish_via_partition_root = true)", name, table),
+			"publication %s is missing, and the role cannot make it", name)
+	default:
+		l.ok("publication %s is there, or is made", name)
+	}
 }
 
 // foreignTable looks at a table of Debezium's layout.
@@ -252,7 +280,7 @@ func (l *look) postgresSlots(ctx context.Context) {
 	for slot := range outboxSlots {
 		name := "settle_outbox_" + strconv.Itoa(slot)
 		var oldest sql.NullInt64
-		err := l.db.QueryRowContext(ctx, "SELECT min(created_at) FROM "+name).Scan(&oldest)
+		err := l.db.QueryRowContext(ctx, "SELECT min(created_at) FROM settle_outbox WHERE slot = $1", slot).Scan(&oldest)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			l.failed(name, err)
 			return

@@ -48,7 +48,7 @@ func (s *Source) look(ctx context.Context) []doctor.Finding {
 		return nil // It has been told.
 	}
 	d.Name = "source " + s.Name
-	cfg := doctor.Config{Relay: true, WAL: s.Mode == "wal", Slot: s.Slot}
+	cfg := doctor.Config{Relay: true, WAL: s.Mode == "wal", Slot: s.Slot, Publication: s.Publication}
 	if s.Layout == "debezium" {
 		cfg.Table = s.Table
 	}
