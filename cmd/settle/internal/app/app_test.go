@@ -63,7 +63,7 @@ func TestSchema(t *testing.T) {
 	}
 	for range 2 {
 		a, err := app.Open(t.Context(), opts)
-		if !errors.Is(err, sqlstore.ErrSchema) || !strings.Contains(err.Error(), "settle serve --services order --migrate") {
+		if !errors.Is(err, sqlstore.ErrSchema) || !strings.Contains(err.Error(), "settle migrate up --services order") {
 			t.Fatalf("a file without the service's tables: %v, %v", a, err)
 		}
 	}
