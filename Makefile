@@ -13,7 +13,7 @@ GOFUMPT := bin/tools/gofumpt-0.12.0
 MODULES := . driver shop cmd/settle test
 ALL     := $(MODULES:%=./%/...)
 
-.PHONY: help build demo test services-setup services-up services-down test-fast race fuzz bench crash cover lint fmt tidy check tools
+.PHONY: gen help build demo test services-setup services-up services-down test-fast race fuzz bench crash cover lint fmt tidy check tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ bench: build ## run all benchmarks; ARGS="..." is passed on
 
 crash: ## kill real processes KILLS (50) times; SEED=n repeats a run
 	go test ./test/crash -run TestCrash -count=1 -timeout 2h -v -args -kills=$(KILLS) $(SEED:%=-seed=%)
+
+gen: services-setup ## run the conformance suites and write docs/capabilities.md from them
+	go run ./test/capabilities
 
 cover: ## write the fast tests' coverage to tmp/cover.html
 	@mkdir -p tmp
