@@ -289,6 +289,38 @@ func TestRelay(t *testing.T) {
 	}
 }
 
+// TestRelayStandby proves that a second process is ready but idle, and goes on when the first one ends.
+func TestRelayStandby(t *testing.T) {
+	t.Parallel()
+	target, db := migrated(t, server.Shared(t, server.Postgres))
+	prefix := "t" + strings.ToLower(rand.Text()[:8])
+	var daemons [2]*daemon
+	var addrs [2]string
+	for i, state := range []string{"carries", "standby"} {
+		addrs[i] = freeAddr(t)
+		daemons[i] = startRelay(t, file(t, map[string]any{
+			"listen":  addrs[i],
+			"sources": []any{map[string]any{"name": "shop", "store": target, "sink": "main"}},
+			"sinks":   []any{map[string]any{"name": "main", "broker": server.Shared(t, server.NATS), "topicPrefix": prefix}},
+		}))
+		within(t, 30*time.Second, state, func() bool {
+			code, body := get(t, "http://"+addrs[i]+"/readyz")
+			return code == http.StatusOK && strings.Contains(body, state)
+		})
+	}
+	if code := daemons[0].end(syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d after SIGTERM", code)
+	}
+	execute(t, db, insertEvent+"('A', 'orders', 'order', '1', 'sql', '1')")
+	receive(t, server.Shared(t, server.NATS), prefix, "orders", 1)
+	if _, body := get(t, "http://"+addrs[1]+"/readyz"); !strings.Contains(body, "carries") {
+		t.Errorf("the second one says %s", body)
+	}
+	if code := daemons[1].end(syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d after SIGTERM", code)
+	}
+}
+
 // TestRelayDebezium proves that a table of Debezium is carried as the file says, without Debezium.
 func TestRelayDebezium(t *testing.T) {
 	t.Parallel()

@@ -265,5 +265,8 @@ func Fault(err error) string {
 
 // IsOutage reports whether an error ends by itself.
 func IsOutage(err error) bool {
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
 	return errors.Is(err, sqlstore.ErrUnavailable) || errors.Is(err, broker.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -27,11 +27,15 @@ const (
 	openTimeout = 30 * time.Second
 	// sayEvery is how often an outage that lasts is told.
 	sayEvery = time.Minute
+	// patience is how long an error may last that nobody knows: a server that is starting has many words for it,
+	// but so has a URL that is wrong.
+	patience = time.Minute
 )
 
 // persist calls open until it succeeds, or fails as only a person can mend, or ctx is done.
 func persist(ctx context.Context, log *slog.Logger, what string, open func(context.Context) error) error {
 	var said time.Time
+	unknown := time.Now()
 	for pause := retryFirst; ; pause = min(2*pause, retryLast) {
 		limited, cancel := context.WithTimeout(ctx, openTimeout)
 		err := open(limited)
@@ -41,6 +45,11 @@ func persist(ctx context.Context, log *slog.Logger, what string, open func(conte
 		}
 		if do := app.Fault(err); do != "" && !app.IsOutage(err) {
 			return fmt.Errorf("%w: %s", err, do)
+		}
+		if app.IsOutage(err) {
+			unknown = time.Now()
+		} else if time.Since(unknown) > patience {
+			return fmt.Errorf("%w: settle relay check says more", err)
 		}
 		if time.Since(said) > sayEvery {
 			said = time.Now()
