@@ -110,7 +110,8 @@ func block(tb testing.TB, language string, i int) string {
 	return string(blocks[i][1])
 }
 
-// deploy gives Connect the guide's connector, with this database's address, and waits until it streams.
+// deploy gives Connect the guide's connector, with this database's address, and waits until it streams. An
+// empty change takes a setting away.
 func (r *rig) deploy(change map[string]string) {
 	r.tb.Helper()
 	config := map[string]string{}
@@ -123,6 +124,7 @@ func (r *rig) deploy(change map[string]string) {
 	}
 	config["database.hostname"], config["database.port"], config["database.dbname"] = u.Hostname(), u.Port(), strings.Trim(u.Path, "/")
 	maps.Copy(config, change)
+	maps.DeleteFunc(config, func(_, value string) bool { return value == "" })
 	body, err := json.Marshal(config)
 	if err != nil {
 		r.tb.Fatal(err)
