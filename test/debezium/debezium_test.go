@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +18,14 @@ import (
 	"github.com/settledev/settle/broker"
 	"github.com/settledev/settle/driver/settlekafka"
 	"github.com/settledev/settle/event"
+)
+
+// The guide's blocks of SQL, after the one that newRig runs.
+const (
+	view = 1 + iota
+	status
+	purge
+	drop
 )
 
 // TestDebezium has one connector carry the events of several tests, each of its own topic.
@@ -34,6 +43,7 @@ func TestDebezium(t *testing.T) {
 	t.Run("concurrent writers", func(t *testing.T) { testWriters(t, r.on(t, "orders")) })
 	t.Run("killed", func(t *testing.T) { testKills(t, r.on(t, "killed")) })
 	t.Run("slot lost", func(t *testing.T) { testSlotLost(t, r.on(t, "lost")) })
+	t.Run("slot overrun", func(t *testing.T) { testSlotOverrun(t, r.on(t, "overrun")) })
 	t.Run("record", func(t *testing.T) { testRecord(t, r.on(t, "record")) })
 	t.Run("purge", func(t *testing.T) { testPurge(t, r.on(t, "purge")) })
 	t.Run("to the relay and back", func(t *testing.T) { testRelay(t, r.on(t, "moved")) })
@@ -99,6 +109,35 @@ func testSlotLost(t *testing.T, r *rig) {
 		r.writers(t.Context(), w, 20, 0)()
 		r.check(w, x)
 	}
+}
+
+// testSlotOverrun has Postgres give up the slot of a connector that stayed away for too long, and mends it as
+// the guide says: until the slot is dropped, Connect shows a connector that runs, and has no task.
+func testSlotOverrun(t *testing.T, r *rig) {
+	t.Helper()
+	x, w := r.consume(), newWritten()
+	r.exec("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+	r.exec("SELECT pg_reload_conf()")
+	r.stop()
+	r.writers(t.Context(), w, 20, 0)()
+	r.await("the end of the slot", func() bool {
+		r.exec("INSERT INTO account SELECT gen_random_uuid()::text FROM generate_series(1, 1000)")
+		r.exec("SELECT pg_switch_wal()")
+		r.exec("CHECKPOINT")
+		var status string
+		if err := r.pool.QueryRow(t.Context(), "SELECT wal_status FROM pg_replication_slots WHERE slot_name = $1", slot).Scan(&status); err != nil {
+			t.Fatal(err)
+		}
+		return status == "lost"
+	})
+	r.exec("ALTER SYSTEM RESET max_slot_wal_keep_size")
+	r.exec("SELECT pg_reload_conf()")
+	r.rest(http.MethodPut, "/connectors/"+connector+"/resume", nil)
+	r.exec(block(t, "sql", drop))
+	r.rest(http.MethodPost, "/connectors/"+connector+"/restart?includeTasks=true", nil)
+	r.awaitState("RUNNING")
+	r.writers(t.Context(), w, 20, 0)()
+	r.check(w, x)
 }
 
 // testRecord pins what is on the wire, at the limit of data, and that a key's partition is the one that
@@ -191,7 +230,6 @@ func (r *rig) records(n int) []*kgo.Record {
 // kept anyway.
 func testPurge(t *testing.T, r *rig) {
 	t.Helper()
-	view, status, purge := 1, 2, 3 // The blocks of the guide.
 	r.exec(block(t, "sql", view))
 	confirmed := func() bool {
 		r.exec("CHECKPOINT") // Else a slot learns only every 15s which transactions have ended.
