@@ -120,6 +120,9 @@ func (r *reader) attempt(ctx, work context.Context, messages []broker.Message, f
 	case <-r.p.Revoked():
 		return broker.ErrRevoked
 	}
+	if len(messages) > 1 {
+		work = txn.Once(work) // A batch that meets another is repeated one by one, not as a whole.
+	}
 	err := c.run.Run(work, func(ctx context.Context, tx *txn.Tx) error {
 		return r.apply(ctx, tx, messages, fail, last)
 	})
@@ -152,6 +155,9 @@ func (r *reader) apply(ctx context.Context, tx *txn.Tx, messages []broker.Messag
 			return fmt.Errorf("remember %d events: %w", len(b.ids), err)
 		}
 	}
+	if err := r.prepare(ctx, tx, messages, fresh); err != nil {
+		return err
+	}
 	next := 0
 	for i := range messages {
 		s, m := &b.steps[i], &messages[i]
@@ -178,6 +184,33 @@ func (r *reader) apply(ctx context.Context, tx *txn.Tx, messages []broker.Messag
 		return fmt.Errorf("store position: %w", err)
 	}
 	c.cfg.Failpoint("consumer.before-commit")
+	return nil
+}
+
+// prepare lets the service take what its handlers of the batch will want.
+func (r *reader) prepare(ctx context.Context, tx *txn.Tx, messages []broker.Message, fresh []bool) error {
+	b, c := &r.batch, r.c
+	if c.cfg.Prepare == nil {
+		return nil
+	}
+	var events []event.Envelope
+	next := 0
+	for i := range messages {
+		s := &b.steps[i]
+		if s.handle == nil && !s.park {
+			continue
+		}
+		next++
+		if !s.park && (fresh == nil || fresh[next-1]) {
+			events = append(events, messages[i].Event)
+		}
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	if err := c.cfg.Prepare(ctx, tx, events); err != nil {
+		return fmt.Errorf("prepare %d events: %w", len(events), err)
+	}
 	return nil
 }
 

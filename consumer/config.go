@@ -53,6 +53,10 @@ type Config struct {
 	// Known are all event types of the system. An event whose type is neither here nor in Handlers is
 	// parked as DEAD, so that it isn't lost to a missing deployment. Default: others are ignored.
 	Known []string
+	// Prepare is called in the transaction of a batch before its events are handled. A group whose batches want
+	// the same rows locks all of them here, in one order: two batches that lock them event by event deadlock.
+	// Its error is none of the events'. Default none.
+	Prepare func(ctx context.Context, tx *txn.Tx, events []event.Envelope) error
 	// Mode is the guarantee. Default ExactlyOnce.
 	Mode Mode
 	// BatchMax bounds the events of one transaction, up to broker.FetchMax. Default 100.

@@ -109,7 +109,7 @@ func (e *serverEngine) run(ctx context.Context, fn func(context.Context, *txn.Tx
 	defer e.running.Done()
 	for n := 1; ; n++ {
 		err := e.once(ctx, fn)
-		if err == nil || n == conflictsMax || !errors.Is(err, ErrConflict) || ctx.Err() != nil {
+		if err == nil || n == conflictsMax || txn.IsOnce(ctx) || !errors.Is(err, ErrConflict) || ctx.Err() != nil {
 			return err
 		}
 		pause := conflictPause << min(n, 6)

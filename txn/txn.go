@@ -48,6 +48,15 @@ type Runner interface {
 	Run(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error
 }
 
+type onceKey struct{}
+
+// Once returns a context with which a Runner returns a conflict instead of running the transaction again: for
+// a caller that can do its work in smaller ones.
+func Once(ctx context.Context) context.Context { return context.WithValue(ctx, onceKey{}, true) }
+
+// IsOnce reports whether ctx is one of [Once]: for stores.
+func IsOnce(ctx context.Context) bool { return ctx.Value(onceKey{}) != nil }
+
 // Conn is what a driver provides for one open transaction.
 type Conn interface {
 	// Exec runs a statement and returns the rows affected.

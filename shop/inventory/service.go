@@ -53,7 +53,9 @@ func New(store settle.Store, b broker.Broker, cfg Config) (*Service, error) {
 		return nil, err
 	}
 	cfg.Service.Known = contract.EventTypes()
-	s := &Service{Service: settle.NewService("inventory", store, b, cfg.Service), q: q, read: page.ReaderOf(store), log: cfg.Service.Logger}
+	s := &Service{q: q, read: page.ReaderOf(store), log: cfg.Service.Logger}
+	cfg.Service.Consumer.Prepare = s.prepare
+	s.Service = settle.NewService("inventory", store, b, cfg.Service)
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -114,6 +116,32 @@ func (s *Service) load(ctx context.Context, tx *txn.Tx, orderID string) (state S
 func (s *Service) insert(ctx context.Context, tx *txn.Tx, orderID string, state State, lines string) (first bool, err error) {
 	n, err := tx.Exec(ctx, s.q.insertReservation, orderID, string(state), lines, tx.Now().UnixMilli())
 	return n == 1, err
+}
+
+// prepare locks the stock that a batch of orders and returns wants, in one order. Popular products are in many
+// orders: two batches that lock order by order would wait for one another.
+func (s *Service) prepare(ctx context.Context, tx *txn.Tx, events []event.Envelope) error {
+	var lines []contract.Line
+	for _, e := range events {
+		switch e.Type {
+		case contract.StockReserveRequested.Name():
+			if of, err := contract.StockReserveRequested.Decode(e); err == nil { // Else its handler says so.
+				lines = append(lines, of.Data.Lines...)
+			}
+		case contract.ReturnRequested.Name():
+			if of, err := contract.ReturnRequested.Decode(e); err == nil {
+				lines = append(lines, of.Data.Lines...)
+			}
+		}
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	want, err := encode(sum(lines))
+	if err == nil {
+		_, err = s.lockStock(ctx, tx, want)
+	}
+	return err
 }
 
 func (s *Service) reserve(ctx context.Context, tx *txn.Tx, e event.Of[contract.StockRequestV1]) error {
