@@ -29,6 +29,11 @@ func prefix(tb testing.TB) string {
 	return "t-" + strings.ToLower(event.NewID(time.Now()).String())
 }
 
+func shared(tb testing.TB) string {
+	tb.Helper()
+	return server.Shared(tb, server.Rabbit)
+}
+
 func openAt(tb testing.TB, url string, cfg Config) *Broker {
 	tb.Helper()
 	if cfg.Logger == nil {
@@ -79,7 +84,7 @@ func removeQueues(tb testing.TB, url string, cfg Config, subscriptions ...broker
 
 func TestBroker(t *testing.T) {
 	brokertest.Run(t, func(t *testing.T) brokertest.Harness {
-		cfg, url := config(t), server.Shared(t, server.Rabbit)
+		cfg, url := config(t), shared(t)
 		b := openAt(t, url, cfg)
 		var declared []broker.Subscription
 		t.Cleanup(func() { removeQueues(t, url, cfg, declared...) })

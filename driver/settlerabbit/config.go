@@ -16,8 +16,11 @@ const (
 	headerRoom = 64 << 10
 	// partitionsMax bounds the partitions of one topic.
 	partitionsMax = 256
-	// prefetchMax is what a consumer of a quorum queue may hold at most.
-	prefetchMax = 2000
+	// prefetch is how many messages of a partition may be under way to its owner or in its hands. Every owner
+	// must have the same: what one gives back stands in the queue before all else, and if the next one
+	// cannot take all of it at once, and gives back what it took, that stands behind the rest. So this is no
+	// setting, and another number needs other queues.
+	prefetch = 1000
 	// waitMax bounds Config.Wait: a fetch that waits for long hides a server that went silent.
 	waitMax = 5 * time.Second
 )
@@ -38,8 +41,6 @@ type Config struct {
 	DeliveryLimit int
 	// BytesMax is the largest data of an event. Default 1 MiB and 64 KiB.
 	BytesMax int
-	// Prefetch is how many messages of a partition may be under way to its owner or in its hands. Default 1000.
-	Prefetch int
 
 	// AckWait is how long Publish waits for confirms, and how long the server may take to answer anything
 	// else. Default 5s.
@@ -86,7 +87,6 @@ func (c Config) withDefaults() (Config, error) {
 		{&c.Partitions, "partitions", 4, partitionsMax},
 		{&c.DeliveryLimit, "delivery limit", 1000, 1 << 20},
 		{&c.BytesMax, "bytes max", event.DataBytesMax + headerRoom, 128 << 20},
-		{&c.Prefetch, "prefetch", 1000, prefetchMax},
 	} {
 		if *n.field == 0 {
 			*n.field = n.value

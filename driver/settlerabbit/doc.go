@@ -40,8 +40,7 @@
 // # What this package does not do
 //
 // It changes no queue or exchange that stands already: another number of partitions, or other arguments, are
-// refused by the server. Members of one group are to name the same topics and Config.Prefetch: members with
-// other topics share what they have in common by chance, and with a smaller prefetch order is lost when two
-// owners fail one after the other. It deletes nothing: a group that is gone fills its queues until somebody
-// deletes them.
+// refused by the server. Members of one group are to name the same topics: members with other topics share
+// what they have in common by chance. It deletes nothing: a group that is gone fills its queues until
+// somebody deletes them.
 package settlerabbit

@@ -33,10 +33,11 @@ var errClosed = fmt.Errorf("%w: broker is closed", broker.ErrUnavailable)
 // Broker is a client of RabbitMQ: one connection for all that is published, one for each membership. It is
 // safe for concurrent use.
 type Broker struct {
-	cfg     Config
-	url     string
-	lines   lines
-	helpers sync.WaitGroup // they end with the connections
+	cfg      Config
+	url      string
+	prefetch int // tests have a smaller one
+	lines    lines
+	helpers  sync.WaitGroup // they end with the connections
 
 	mu      sync.Mutex
 	closed  bool
@@ -54,7 +55,7 @@ func Open(ctx context.Context, url string, cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{cfg: cfg, url: url, members: map[*member]struct{}{}}
+	b := &Broker{cfg: cfg, url: url, prefetch: prefetch, members: map[*member]struct{}{}}
 	b.lines.start(b)
 	if _, err := b.lines.connect(ctx); err != nil {
 		return nil, fmt.Errorf("settlerabbit: open %s: %w", where, err)

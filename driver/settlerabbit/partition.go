@@ -13,9 +13,6 @@ import (
 	"github.com/settledev/settle/broker"
 )
 
-// unroutedBatch bounds what one Fetch takes from the queue of the unrouted, which is read one by one.
-const unroutedBatch = 100
-
 // errEnded says that the server has closed a channel, or removed its consumer.
 var errEnded = errors.New("the server ended the reading")
 
@@ -33,11 +30,12 @@ type feed struct {
 	ch      *amqp.Channel
 	life    string
 	arrived chan struct{} // holds a token when there may be something
-	reading bool          // the unrouted are behind us
+	first   chan struct{} // while the unrouted are read: closed when that has ended
 
 	mu     sync.Mutex
 	buffer []amqp.Delivery
-	over   bool
+	own    bool // the unrouted are behind us
+	over   bool // nothing more will come
 
 	last, acked uint64 // tags
 }
@@ -66,7 +64,7 @@ func (p *partition) Fetch(ctx context.Context, limit int) ([]broker.Message, err
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		messages, err := p.read(limit)
+		messages, err := p.read(ctx, limit)
 		if err != nil {
 			if p.drop(); p.lost(err) {
 				p.member.drop(p.claim)
@@ -96,24 +94,25 @@ func (p *partition) lost(err error) bool {
 }
 
 // read returns what is there now.
-func (p *partition) read(limit int) ([]broker.Message, error) {
+func (p *partition) read(ctx context.Context, limit int) ([]broker.Message, error) {
 	if p.feed == nil {
 		if err := p.open(); err != nil {
 			return nil, err
 		}
 	}
 	f := p.feed
-	if !f.reading {
-		deliveries, err := p.unrouted(limit)
-		if err != nil || len(deliveries) > 0 {
-			return p.decode(deliveries), err
-		}
-		if err := p.consume(); err != nil {
+	deliveries, over := f.take(limit)
+	if len(deliveries) == 0 && !over && f.first != nil {
+		empty, err := p.unroutedEmpty(ctx)
+		if err != nil || !empty {
 			return nil, err
 		}
+		if err := p.readOwn(); err != nil {
+			return nil, err
+		}
+		deliveries, over = f.take(limit)
 	}
-	deliveries, over := f.take(limit)
-	if len(deliveries) == 0 && over {
+	if over {
 		return nil, errEnded
 	}
 	return p.decode(deliveries), nil
@@ -130,8 +129,8 @@ func (p *partition) decode(deliveries []amqp.Delivery) []broker.Message {
 	return messages
 }
 
-// open makes a channel on the member's connection. The prefetch is that of every owner, so that a new one
-// is given all that the old one gave back before anything newer.
+// open makes a channel on the member's connection, and begins to read: what was published before any group
+// was bound, if that is for this group, and then the queue.
 func (p *partition) open() error {
 	b, l := p.member.broker, p.claim.link
 	timer := time.AfterFunc(b.cfg.AckWait, l.kill)
@@ -140,54 +139,69 @@ func (p *partition) open() error {
 	if err != nil {
 		return err
 	}
-	if err := ch.Qos(b.cfg.Prefetch, 0, false); err != nil {
-		return err
-	}
 	f := &feed{link: l, ch: ch, life: rand.Text(), arrived: make(chan struct{}, 1)}
 	if !p.claim.adopt(f) {
 		f.close(b)
 		return broker.ErrRevoked
 	}
 	p.feed = f
-	return nil
-}
-
-// unrouted takes what was published before any group was bound, if that is for this group.
-func (p *partition) unrouted(limit int) (deliveries []amqp.Delivery, err error) {
-	b := p.member.broker
+	if err := ch.Qos(b.prefetch, 0, false); err != nil {
+		return err
+	}
 	if !p.member.heir[p.claim.topic] {
-		return nil, nil
+		return p.consume(p.queue, nil)
 	}
-	timer := time.AfterFunc(b.cfg.AckWait, p.feed.link.kill)
-	defer timer.Stop()
-	for len(deliveries) < min(limit, unroutedBatch) {
-		d, ok, err := p.feed.ch.Get(b.cfg.unroutedQueue(p.claim.topic, p.claim.index), false)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			break
-		}
-		deliveries = append(deliveries, d)
-	}
-	return deliveries, nil
+	f.first = make(chan struct{})
+	return p.consume(p.unrouted(), f.first)
 }
 
-func (p *partition) consume() error {
-	b, f := p.member.broker, p.feed
-	timer := time.AfterFunc(b.cfg.AckWait, f.link.kill)
-	defer timer.Stop()
-	deliveries, err := f.ch.Consume(p.queue, f.life, false, false, false, false, nil)
+func (p *partition) unrouted() string {
+	return p.member.broker.cfg.unroutedQueue(p.claim.topic, p.claim.index)
+}
+
+// consume begins to read a queue. first is closed when that ends and is not the end of the feed.
+func (p *partition) consume(queue string, first chan struct{}) error {
+	f := p.feed
+	deliveries, err := f.ch.Consume(queue, queue, false, false, false, false, nil)
 	if err != nil {
 		return err
 	}
-	f.reading = true
-	b.helpers.Go(func() { f.pump(deliveries) })
+	p.member.broker.helpers.Go(func() { f.pump(deliveries, first) })
 	return nil
 }
 
-// pump takes what arrives until the channel ends.
-func (f *feed) pump(deliveries <-chan amqp.Delivery) {
+// unroutedEmpty reports whether nothing more waits there. It is asked on the feed's channel, so that the
+// answer comes after what was delivered before.
+func (p *partition) unroutedEmpty(ctx context.Context) (bool, error) {
+	f := p.feed
+	timer := time.AfterFunc(p.member.broker.cfg.AckWait, f.link.kill)
+	defer timer.Stop()
+	q, err := f.ch.QueueDeclarePassive(p.unrouted(), true, false, false, false, nil)
+	if err != nil || q.Messages > 0 {
+		return false, err
+	}
+	return f.waiting(ctx) == 0, nil
+}
+
+// readOwn goes on to the queue. What came from the unrouted is still in hand, and goes back there with the
+// channel.
+func (p *partition) readOwn() error {
+	f := p.feed
+	timer := time.AfterFunc(p.member.broker.cfg.AckWait, f.link.kill)
+	defer timer.Stop()
+	f.mu.Lock()
+	f.own = true
+	f.mu.Unlock()
+	if err := f.ch.Cancel(p.unrouted(), false); err != nil {
+		return err
+	}
+	<-f.first // What came last is in the buffer.
+	f.first = nil
+	return p.consume(p.queue, nil)
+}
+
+// pump takes what arrives until the consumer ends.
+func (f *feed) pump(deliveries <-chan amqp.Delivery, first chan struct{}) {
 	for d := range deliveries {
 		f.mu.Lock()
 		f.buffer = append(f.buffer, d)
@@ -195,8 +209,11 @@ func (f *feed) pump(deliveries <-chan amqp.Delivery) {
 		ring(f.arrived)
 	}
 	f.mu.Lock()
-	f.over = true
+	f.over = f.over || first == nil || !f.own
 	f.mu.Unlock()
+	if first != nil {
+		close(first)
+	}
 	ring(f.arrived)
 }
 
@@ -247,28 +264,29 @@ func (p *partition) Ack(ctx context.Context, at broker.Position) error {
 
 // Lag asks the server how many messages wait, and adds those that have arrived.
 func (p *partition) Lag(ctx context.Context) (int64, error) {
-	var q amqp.Queue
-	passive := func(ch *amqp.Channel) (err error) {
-		q, err = ch.QueueDeclarePassive(p.queue, true, false, false, false, nil)
-		return err
+	if p.feed == nil {
+		if err := p.open(); err != nil {
+			p.drop()
+			return 0, fmt.Errorf("settlerabbit: lag of %s: %w", p.Name(), unavailable(ctx, err))
+		}
 	}
-	var err error
+	// On its own channel the answer comes after what was delivered before.
 	f := p.feed
-	if f != nil && f.reading {
-		// On its own channel the answer comes after what was delivered before.
-		timer := time.AfterFunc(p.member.broker.cfg.AckWait, f.link.kill)
-		err = passive(f.ch)
-		timer.Stop()
-	} else {
-		err = p.member.broker.onChannel(p.claim.link, passive)
+	timer := time.AfterFunc(p.member.broker.cfg.AckWait, f.link.kill)
+	defer timer.Stop()
+	n := 0
+	for _, queue := range []string{p.queue, p.unrouted()} {
+		q, err := f.ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+		if err != nil {
+			p.drop()
+			return 0, fmt.Errorf("settlerabbit: lag of %s: %w", p.Name(), unavailable(ctx, err))
+		}
+		n += q.Messages
+		if !p.member.heir[p.claim.topic] {
+			break
+		}
 	}
-	if err != nil {
-		return 0, fmt.Errorf("settlerabbit: lag of %s: %w", p.Name(), unavailable(ctx, err))
-	}
-	if f == nil || !f.reading {
-		return int64(q.Messages), nil
-	}
-	return int64(q.Messages) + int64(f.waiting(ctx)), nil
+	return int64(n + f.waiting(ctx)), nil
 }
 
 // waiting returns how many messages have arrived and were not taken. The client hands them on by goroutines
