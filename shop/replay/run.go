@@ -16,10 +16,11 @@ import (
 )
 
 // quietEvery is how often the shop is asked whether all is quiet, and quietTimes how often in a row it
-// must say so: between two of its steps everything can look quiet for a moment.
+// must say so: between two of its steps everything can look quiet for a moment, and a broker on a busy machine
+// may be late to tell a consumer what it has for it.
 const (
 	quietEvery = 100 * time.Millisecond
-	quietTimes = 3
+	quietTimes = 25
 )
 
 // Run sends the file, waits until all is quiet, and reconciles the books. started is when the first
