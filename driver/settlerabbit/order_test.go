@@ -66,22 +66,6 @@ func takeOne(t *testing.T, m broker.Membership) *partition {
 	return p
 }
 
-// fetch waits for n messages.
-func fetch(t *testing.T, p *partition, n int) (got []broker.Message) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); len(got) < n; {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d messages, want %d", len(got), n)
-		}
-		messages, err := p.Fetch(t.Context(), n-len(got))
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, messages...)
-	}
-	return got
-}
-
 // TestOrderThroughReturns has an owner lose its connection, its channel or its partition over and over, with
 // some messages acknowledged, some only fetched and some still under way: what comes next is never beyond
 // what was handled.
