@@ -79,8 +79,13 @@ func (r *rig) relay() {
 
 func (r *rig) member() (stop func()) {
 	r.t.Helper()
-	engine, err := consumer.New(r.to, r.to, openAt(r.t, r.url, r.cfg), consumer.Config{
-		Group: "walkers", Topics: []string{"steps"}, Logger: quiet(),
+	return r.consume("member", openAt(r.t, r.url, r.cfg), nil)
+}
+
+func (r *rig) consume(name string, b broker.Broker, dropped func(string, error)) (stop func()) {
+	r.t.Helper()
+	engine, err := consumer.New(r.to, r.to, b, consumer.Config{
+		Group: "walkers", Topics: []string{"steps"}, Logger: quiet(), Hooks: consumer.Hooks{Dropped: dropped},
 		Handlers: map[string]consumer.Handler{"Stepped": func(_ context.Context, tx *txn.Tx, e event.Envelope) error {
 			of, err := stepped.Decode(e)
 			if err != nil {
@@ -97,7 +102,7 @@ func (r *rig) member() (stop func()) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return r.run("member", engine.Run)
+	return r.run(name, engine.Run)
 }
 
 // add commits events from to to of each key.
@@ -185,6 +190,78 @@ func TestMembersComeAndGo(t *testing.T) {
 	second()
 	r.add(4, 91, 120)
 	r.expect(4, 120)
+}
+
+// pausing holds back what was fetched until it may go on, as a pause of the process does.
+type pausing struct {
+	*Broker
+
+	fetched chan<- *partition
+	goOn    <-chan struct{}
+}
+
+type pausingMember struct {
+	broker.Membership
+
+	of pausing
+}
+
+type pausingPartition struct {
+	*partition
+
+	of pausing
+}
+
+func (b pausing) Subscribe(ctx context.Context, s broker.Subscription) (broker.Membership, error) {
+	m, err := b.Broker.Subscribe(ctx, s)
+	return pausingMember{m, b}, err
+}
+
+func (m pausingMember) Next(ctx context.Context) (broker.Partition, error) {
+	p, err := m.Membership.Next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	real, ok := p.(*partition)
+	if !ok {
+		return nil, fmt.Errorf("partition is a %T", p)
+	}
+	return pausingPartition{real, m.of}, nil
+}
+
+func (p pausingPartition) Fetch(ctx context.Context, limit int) ([]broker.Message, error) {
+	messages, err := p.partition.Fetch(ctx, limit)
+	if len(messages) > 0 {
+		p.of.fetched <- p.partition
+		<-p.of.goOn
+	}
+	return messages, err
+}
+
+// TestPausedOwner lets an owner sleep with messages in hand until another one has handled them: what it does
+// when it wakes up, the database refuses.
+func TestPausedOwner(t *testing.T) {
+	r := newRig(t, shared(t))
+	r.cfg.Partitions = 1
+	fetched, goOn := make(chan *partition, 10), make(chan struct{})
+	paused := openAt(t, r.url, r.cfg)
+	dropped := make(chan error, 10)
+	r.consume("paused member", pausing{paused, fetched, goOn}, func(_ string, err error) { dropped <- err })
+	r.relay()
+	r.add(1, 1, 5)
+	old := <-fetched
+	r.member()
+	paused.mu.Lock()
+	paused.url = "amqp://127.0.0.1:1/" // So that it does not come back as a member of its own.
+	paused.mu.Unlock()
+	old.claim.link.kill()
+	r.expect(1, 5)
+	close(goOn)
+	if err := <-dropped; !errors.Is(err, consumer.ErrFenced) {
+		t.Errorf("the paused owner ended with %v, want ErrFenced", err)
+	}
+	r.add(1, 6, 10)
+	r.expect(1, 10)
 }
 
 // TestTooLargeParksItsKeyOnly sends one message that the broker does not take.

@@ -31,6 +31,7 @@ var errLeft = errors.New("member has left its group")
 // are held as exclusive queues, of which only one connection can have each.
 type member struct {
 	broker *Broker
+	wants  broker.Subscription
 	group  string
 	crew   string
 	parts  []part
@@ -65,7 +66,7 @@ type claim struct {
 
 func newMember(b *Broker, s broker.Subscription, heir map[string]bool) *member {
 	return &member{
-		broker: b, group: s.Group, crew: b.cfg.crew(s.Group, s.Topics), parts: b.cfg.parts(s.Topics), heir: heir,
+		broker: b, wants: s, group: s.Group, crew: b.cfg.crew(s.Group, s.Topics), parts: b.cfg.parts(s.Topics), heir: heir,
 		kick: make(chan struct{}, 1), wake: make(chan struct{}, 1), done: make(chan struct{}), quit: make(chan struct{}),
 		claims: map[part]*claim{},
 	}
@@ -83,7 +84,7 @@ func (m *member) run(ctx context.Context) {
 	log := m.broker.cfg.Logger.With("group", m.group)
 	wait := redialShortest
 	for down := false; ctx.Err() == nil; {
-		err := m.serve(ctx, func() {
+		err := m.serve(ctx, down, func() {
 			if down {
 				log.Info("broker connection of a member is back")
 			}
@@ -102,8 +103,9 @@ func (m *member) run(ctx context.Context) {
 	}
 }
 
-// serve looks every CheckEvery for as long as the connection lasts.
-func (m *member) serve(ctx context.Context, connected func()) error {
+// serve looks every CheckEvery for as long as the connection lasts. again says that there was one before:
+// the queues may be gone, with it or before it.
+func (m *member) serve(ctx context.Context, again bool, connected func()) error {
 	b := m.broker
 	l, err := b.dial(ctx, "settle member of "+m.group)
 	if err != nil {
@@ -112,6 +114,11 @@ func (m *member) serve(ctx context.Context, connected func()) error {
 	defer l.end(b.cfg.AckWait)
 	defer m.dropAll() // Revoked first: nobody is to learn it from a broken channel.
 	lost := l.NotifyClose(make(chan *amqp.Error, 1))
+	if again {
+		if _, _, err := b.enlist(ctx, l, m.wants); err != nil {
+			return err
+		}
+	}
 	ch, err := m.open(l)
 	if err != nil {
 		return err

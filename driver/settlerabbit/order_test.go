@@ -24,10 +24,10 @@ func oneMessage(key string, n int) broker.Message {
 }
 
 // publishNumbered publishes events from to to of one key.
-func publishNumbered(t *testing.T, b *Broker, key string, from, to int) {
+func publishNumbered(t *testing.T, b *Broker, from, to int) {
 	t.Helper()
 	for n := from; n <= to; n++ {
-		if err := b.Publish(t.Context(), []broker.Message{oneMessage(key, n)})[0]; err != nil {
+		if err := b.Publish(t.Context(), []broker.Message{oneMessage("key", n)})[0]; err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -78,7 +78,7 @@ func TestOrderThroughReturns(t *testing.T) {
 	t.Cleanup(func() { removeQueues(t, url, cfg, s) })
 	m := join(t, b, "g")
 	const total = 60
-	publishNumbered(t, b, "key", 1, total)
+	publishNumbered(t, b, 1, total)
 	seed := time.Now().UnixNano()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(uint64(seed), 0))

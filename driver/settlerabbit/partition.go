@@ -69,6 +69,9 @@ func (p *partition) Fetch(ctx context.Context, limit int) ([]broker.Message, err
 			if p.drop(); p.lost(err) {
 				p.member.drop(p.claim)
 			}
+			if refused, ok := errors.AsType[*amqp.Error](err); ok && refused.Code == amqp.NotFound {
+				p.claim.link.kill() // Somebody deleted the queue. A member that connects makes it again.
+			}
 			if !p.claim.live() {
 				return nil, broker.ErrRevoked
 			}
