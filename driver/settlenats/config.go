@@ -28,7 +28,7 @@ type Config struct {
 	Partitions int
 	// MaxAge is how long messages are retained in streams that are new. Default 72h.
 	MaxAge time.Duration
-	// Replicas of streams that are new. Default 1.
+	// Replicas of streams that are new. Default 3 in a cluster, 1 otherwise.
 	Replicas int
 	// Dedup is how long the server of a new stream recognises an event that is published again. It is a
 	// filter that spares traffic; the guarantee is the inbox's. Each event costs the server some 150
@@ -50,7 +50,16 @@ type Config struct {
 	// LeaseTTL is how long a partition rests after its holder crashed. Default 15s.
 	LeaseTTL time.Duration
 
-	// Options are given to the NATS client after this package's own: credentials, TLS, names.
+	// CAFile is a PEM file of the authorities to trust. Default the system's.
+	CAFile string
+	// CertFile and KeyFile are the client's own certificate. Default none.
+	CertFile, KeyFile string
+	// CredsFile is a .creds file: a user's JWT and seed. Default none.
+	CredsFile string
+	// NKeyFile is a file with the seed of a user's nkey. Default none.
+	NKeyFile string
+
+	// Options are given to the NATS client after this package's own. Default none.
 	Options []nats.Option
 	// Logger takes what the connection and the embedded server have to say. Default slog.Default().
 	Logger *slog.Logger
@@ -86,9 +95,6 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Partitions == 0 {
 		c.Partitions = 1
 	}
-	if c.Replicas == 0 {
-		c.Replicas = 1
-	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -104,8 +110,12 @@ func (c Config) check() error {
 		return fmt.Errorf("settlenats: prefix %q has a dot or underscore, which part it from the topic", c.Prefix)
 	case c.Partitions < 1 || c.Partitions > partitionsMax:
 		return fmt.Errorf("settlenats: %d partitions: 1 to %d allowed", c.Partitions, partitionsMax)
-	case c.Replicas < 1 || c.Replicas > 5:
+	case c.Replicas < 0 || c.Replicas > 5:
 		return fmt.Errorf("settlenats: %d replicas: 1 to 5 allowed", c.Replicas)
+	case (c.CertFile == "") != (c.KeyFile == ""):
+		return errors.New("settlenats: a certificate needs its key, and a key its certificate")
+	case c.CredsFile != "" && c.NKeyFile != "":
+		return errors.New("settlenats: credentials and an nkey are two ways to be somebody: give one")
 	case c.Wait > pullWaitMax:
 		return fmt.Errorf("settlenats: wait %s exceeds %s", c.Wait, pullWaitMax)
 	case c.Dedup > c.MaxAge:

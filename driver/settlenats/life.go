@@ -98,6 +98,15 @@ func (l *lives) losses() map[string]uint64 {
 // openLife makes the life stream and the first incarnation where there is none.
 func (b *Broker) openLife(ctx context.Context) error {
 	b.life.poked, b.life.reported = make(chan struct{}, 1), map[string]uint64{}
+	record, err := b.makeLife(ctx)
+	if err != nil {
+		return err
+	}
+	b.life.set(record.Incarnation)
+	return nil
+}
+
+func (b *Broker) makeLife(ctx context.Context) (lifeRecord, error) {
 	_, err := b.js.Stream(ctx, b.cfg.lifeStream())
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		_, err = b.js.CreateStream(ctx, jetstream.StreamConfig{
@@ -110,7 +119,7 @@ func (b *Broker) openLife(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", b.cfg.lifeStream(), err)
+		return lifeRecord{}, fmt.Errorf("stream %s: %w", b.cfg.lifeStream(), err)
 	}
 	record, err := b.readLife(ctx)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -119,10 +128,9 @@ func (b *Broker) openLife(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("incarnation: %w", err)
+		return lifeRecord{}, fmt.Errorf("incarnation: %w", err)
 	}
-	b.life.set(record.Incarnation)
-	return nil
+	return record, nil
 }
 
 func (b *Broker) readLife(ctx context.Context) (lifeRecord, error) {
@@ -158,6 +166,9 @@ func (b *Broker) writeLife(ctx context.Context, record lifeRecord) error {
 // lookLife reads the incarnation again and tells everyone when it is another.
 func (b *Broker) lookLife(ctx context.Context) (lifeRecord, error) {
 	record, err := b.readLife(ctx)
+	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrMsgNotFound) {
+		record, err = b.makeLife(ctx) // The server has lost all that it had, and begins anew.
+	}
 	if err == nil && b.life.set(record.Incarnation) {
 		b.pub.renew()
 		b.cfg.Logger.Warn("broker began a new incarnation: partitions are read again", "incarnation", record.Incarnation)

@@ -27,6 +27,9 @@ var (
 	_ broker.Laggard   = (*partition)(nil)
 )
 
+// clusterReplicas survives the loss of one node.
+const clusterReplicas = 3
+
 // Errors of opening.
 var (
 	// ErrCredentials says that the server refused who we are.
@@ -59,40 +62,55 @@ type Broker struct {
 	closeErr  error
 }
 
-// Open connects to a server or cluster: url is one or more NATS URLs, parted by commas. It fails when
+// Open connects to a server or cluster: url is one or more NATS URLs, parted by commas. The last may end with
+// ?ca=file&cert=file&key=file&creds=file&nkey=file, which stand for the files of the config. It fails when
 // no server answers, credentials are wrong or JetStream is off; once open, it reconnects for ever.
 func Open(ctx context.Context, url string, cfg Config) (*Broker, error) {
-	cfg, err := cfg.withDefaults()
+	url, err := cfg.readURL(url)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkURL(url); err != nil {
+	if cfg, err = cfg.withDefaults(); err != nil {
 		return nil, err
 	}
 	return open(ctx, url, cfg, nil)
 }
 
-// checkURL refuses what the client would take for something else.
-func checkURL(list string) error {
-	for i, one := range strings.Split(list, ",") {
+// readURL refuses what the client would take for something else, and takes the files from the URL's query,
+// which is not the client's.
+func (c *Config) readURL(list string) (string, error) {
+	servers, query, _ := strings.Cut(list, "?")
+	for i, one := range strings.Split(servers, ",") {
 		if one = strings.TrimSpace(one); i > 0 && one != "" && !strings.Contains(one, "://") {
 			one = "nats://" + one // The client takes further servers without a scheme.
 		}
 		u, err := url.Parse(one)
 		if err != nil {
 			// The error would repeat the text, which may have a password in it.
-			return errors.New("settlenats: open: not a URL such as nats://host:4222")
+			return "", errors.New("settlenats: open: not a URL such as nats://host:4222")
 		}
 		switch u.Scheme {
 		case "nats", "tls", "ws", "wss":
 		default:
-			return fmt.Errorf("settlenats: open %s: scheme %q is not nats, tls, ws or wss", redact(one), u.Scheme)
+			return "", fmt.Errorf("settlenats: open %s: scheme %q is not nats, tls, ws or wss", redact(one), u.Scheme)
 		}
 		if u.Hostname() == "" {
-			return fmt.Errorf("settlenats: open %s: no host", redact(one))
+			return "", fmt.Errorf("settlenats: open %s: no host", redact(one))
 		}
 	}
-	return nil
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return "", errors.New("settlenats: open: the URL's query is not one such as ?ca=file")
+	}
+	fields := map[string]*string{"ca": &c.CAFile, "cert": &c.CertFile, "key": &c.KeyFile, "creds": &c.CredsFile, "nkey": &c.NKeyFile}
+	for name, value := range values {
+		field := fields[name]
+		if field == nil || len(value) != 1 {
+			return "", fmt.Errorf("settlenats: open %s: the URL may have ca, cert, key, creds and nkey, once each, not %q", redact(servers), name)
+		}
+		*field = value[0]
+	}
+	return servers, nil
 }
 
 // redact returns URLs without their passwords.
@@ -115,9 +133,18 @@ func open(ctx context.Context, url string, cfg Config, e *embedded) (*Broker, er
 	if e == nil {
 		where = redact(url)
 	}
-	var err error
-	if b.nc, err = nats.Connect(url, b.options(ctx)...); err != nil {
+	options, err := b.options(ctx)
+	if err == nil {
+		b.nc, err = nats.Connect(url, options...)
+	}
+	if err != nil {
 		return nil, openError(where, err)
+	}
+	if b.cfg.Replicas == 0 {
+		b.cfg.Replicas = 1
+		if b.nc.ConnectedClusterName() != "" {
+			b.cfg.Replicas = clusterReplicas
+		}
 	}
 	if b.js, err = jetstream.New(b.nc); err == nil {
 		err = b.begin(ctx)
@@ -156,7 +183,7 @@ func openError(where string, err error) error {
 	}
 }
 
-func (b *Broker) options(ctx context.Context) []nats.Option {
+func (b *Broker) options(ctx context.Context) ([]nats.Option, error) {
 	options := []nats.Option{
 		nats.Name("settle"),
 		nats.MaxReconnects(-1),
@@ -189,7 +216,29 @@ func (b *Broker) options(ctx context.Context) []nats.Option {
 	if b.embedded != nil {
 		options = append(options, nats.InProcessServer(b.embedded.server))
 	}
-	return append(options, b.cfg.Options...)
+	files, err := b.cfg.files()
+	return append(append(options, files...), b.cfg.Options...), err
+}
+
+// files returns the options that stand for the files of the config.
+func (c *Config) files() (options []nats.Option, err error) {
+	if c.CAFile != "" {
+		options = append(options, nats.RootCAs(c.CAFile))
+	}
+	if c.CertFile != "" {
+		options = append(options, nats.ClientCert(c.CertFile, c.KeyFile))
+	}
+	if c.CredsFile != "" {
+		options = append(options, nats.UserCredentials(c.CredsFile))
+	}
+	if c.NKeyFile != "" {
+		option, err := nats.NkeyOptionFromSeed(c.NKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrCredentials, err)
+		}
+		options = append(options, option)
+	}
+	return options, nil
 }
 
 // Close waits for publishes under way, ends every membership and the connection, and stops an embedded

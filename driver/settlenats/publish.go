@@ -137,6 +137,7 @@ func (p *publisher) end(id uint64, reason string) {
 
 func (b *Broker) send(ctx context.Context, id uint64, batch *batch) {
 	encoder := newEncoder()
+	late := b.lateness(ctx)
 	reply := append([]byte(b.pub.inbox), strconv.FormatUint(id, 10)...)
 	reply = append(reply, '.')
 	var t *topic
@@ -152,11 +153,39 @@ func (b *Broker) send(ctx context.Context, id uint64, batch *batch) {
 			}
 			name = m.Event.Topic
 		}
+		if err = late(); err != nil {
+			b.pub.settle(batch, i, fmt.Errorf("settlenats: publish: %w: %w", broker.ErrUnavailable, err))
+			continue
+		}
 		msg := encoder.encode(t.subjects[assign.Partition(m.Event.AggregateID, t.partitions)], m)
 		msg.Reply = string(strconv.AppendInt(reply, int64(i), 10))
 		if err = b.nc.PublishMsg(msg); err != nil {
 			b.pub.settle(batch, i, sendError(err, len(msg.Data), b.nc.MaxPayload()))
 		}
+	}
+}
+
+// Errors of a call that is late.
+var (
+	errDeadline = errors.New("the call's time is over")
+	errReplaced = errors.New("the connection was replaced during the call")
+)
+
+// lateness returns what tells whether a call may still send. A relay that slept in the middle of a call may
+// wake up when its shard has another owner, and the broker another tail: a message sent then could stand
+// before one that was lost and is on its way again. Its deadline lies within its lease, and a server that
+// lost its tail has lost its connections. The context is not asked: its timer sleeps as long as we do.
+func (b *Broker) lateness(ctx context.Context) func() error {
+	deadline, bounded := ctx.Deadline()
+	before := b.nc.Stats().Reconnects
+	return func() error {
+		switch {
+		case bounded && !time.Now().Before(deadline):
+			return errDeadline
+		case b.nc.Stats().Reconnects != before:
+			return errReplaced
+		}
+		return nil
 	}
 }
 
