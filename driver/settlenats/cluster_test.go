@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"github.com/settledev/settle/broker"
 	"github.com/settledev/settle/broker/brokertest"
@@ -270,7 +267,7 @@ func nodeDirs(t *testing.T, srv *server.Server) (dirs []string) {
 
 // TestProcessesShareAGroup lets two brokers, as two processes have them, divide a group's partitions.
 func TestProcessesShareAGroup(t *testing.T) {
-	url := server.Shared(t, server.NATS)
+	url := server.Shared(t, server.NATSCluster)
 	store := memory.New()
 	cfg := Config{
 		Partitions: 4, Prefix: fmt.Sprintf("share%d", time.Now().UnixNano()), LeaseTTL: time.Second,
@@ -326,39 +323,5 @@ func TestProcessesShareAGroup(t *testing.T) {
 	wait("one has left", 0, 4)
 	if err := memberships[1].Close(); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// TestTLSAndCredentials connects to a server that wants both.
-func TestTLSAndCredentials(t *testing.T) {
-	srv := server.Start(t, server.NATS, server.Options{TLS: true, Users: map[string]string{"shop": "secret"}})
-	u, err := url.Parse(srv.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.User = nil
-	plain := u.String()
-	ca := nats.RootCAs(srv.CAFile())
-	b := openURL(t, plain, Config{Options: []nats.Option{ca, nats.UserInfo("shop", "secret")}})
-	e := event.Envelope{
-		ID: event.NewID(time.Now()), Type: "T", Version: 1, Topic: "tls", AggregateType: "a", AggregateID: "k",
-		OccurredAt: time.Now().UTC(), Producer: "p", Data: []byte(`{}`),
-	}
-	if _, err := b.Tail(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if errs := b.Publish(t.Context(), []broker.Message{{Event: e}}); errs[0] != nil {
-		t.Error(errs[0])
-	}
-	for name, options := range map[string][]nats.Option{
-		"a wrong password":       {ca, nats.UserInfo("shop", "wrong")},
-		"an unknown certificate": {nats.UserInfo("shop", "secret")},
-	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		if b, err := Open(ctx, plain, Config{Logger: quiet(), Options: options}); err == nil {
-			_ = b.Close()
-			t.Errorf("%s was taken", name)
-		}
-		cancel()
 	}
 }
