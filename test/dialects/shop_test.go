@@ -25,7 +25,7 @@ import (
 	"github.com/settledev/settle/shop/shipping"
 )
 
-// stocked is a catalogue of the products "1" to "4".
+// stocked is a catalogue of the products 10001 to 10004.
 type stocked struct{}
 
 func (stocked) Products(_ context.Context, ids []string) (map[string]order.Product, error) {
