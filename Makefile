@@ -51,8 +51,14 @@ bench: build ## run all benchmarks; ARGS="..." is passed on
 cluster: services-setup build ## one process per service on servers, replaying the month; STORE=postgres|mysql BROKER=kafka|nats|redis|rabbit|store ARGS=--keep
 	STORE=$(STORE) BROKER=$(BROKER) scripts/cluster.sh $(ARGS)
 
-crash: ## kill real processes KILLS (50) times; SEED=n repeats a run
+crash: ## kill real processes KILLS (50) times; SEED=n repeats a run; STORE=postgres BROKER=kafka: on servers, and those too
+ifdef STORE
+	scripts/test-setup.sh
+	go build -o bin/settle ./cmd/settle
+	STORE=$(STORE) BROKER=$(BROKER) KILLS=$(KILLS) SEED=$(SEED) scripts/cluster.sh
+else
 	go test ./test/crash -run TestCrash -count=1 -timeout 2h -v -args -kills=$(KILLS) $(SEED:%=-seed=%)
+endif
 
 gen: services-setup ## run the conformance suites and write docs/capabilities.md from them
 	go run ./test/capabilities
