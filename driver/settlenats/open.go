@@ -27,8 +27,13 @@ var (
 	_ broker.Laggard   = (*partition)(nil)
 )
 
-// clusterReplicas survives the loss of one node.
-const clusterReplicas = 3
+const (
+	// clusterReplicas survives the loss of one node.
+	clusterReplicas = 3
+	// beginWaits is how many times AckWait a server has for what it must answer before it is used.
+	beginWaits = 2
+	beginPause = 200 * time.Millisecond
+)
 
 // Errors of opening.
 var (
@@ -80,10 +85,7 @@ func Open(ctx context.Context, url string, cfg Config) (*Broker, error) {
 // which is not the client's.
 func (c *Config) readURL(list string) (string, error) {
 	servers, query, _ := strings.Cut(list, "?")
-	for i, one := range strings.Split(servers, ",") {
-		if one = strings.TrimSpace(one); i > 0 && one != "" && !strings.Contains(one, "://") {
-			one = "nats://" + one // The client takes further servers without a scheme.
-		}
+	for _, one := range split(servers) {
 		u, err := url.Parse(one)
 		if err != nil {
 			// The error would repeat the text, which may have a password in it.
@@ -116,8 +118,8 @@ func (c *Config) readURL(list string) (string, error) {
 // redact returns URLs without their passwords.
 func redact(list string) string {
 	var clean []string
-	for one := range strings.SplitSeq(list, ",") {
-		u, err := url.Parse(strings.TrimSpace(one))
+	for _, one := range split(list) {
+		u, err := url.Parse(one)
 		if err != nil {
 			clean = append(clean, "(unreadable URL)")
 			continue
@@ -125,6 +127,17 @@ func redact(list string) string {
 		clean = append(clean, u.Redacted())
 	}
 	return strings.Join(clean, ",")
+}
+
+// split returns the URLs of a list. Those after the first may lack a scheme, as the client allows.
+func split(list string) []string {
+	all := strings.Split(list, ",")
+	for i, one := range all {
+		if all[i] = strings.TrimSpace(one); i > 0 && all[i] != "" && !strings.Contains(one, "://") {
+			all[i] = "nats://" + all[i]
+		}
+	}
+	return all
 }
 
 func open(ctx context.Context, url string, cfg Config, e *embedded) (*Broker, error) {
@@ -163,10 +176,18 @@ func (b *Broker) begin(ctx context.Context) error {
 	if _, err := b.js.AccountInfo(ctx); err != nil {
 		return err
 	}
-	if err := b.openLife(ctx); err != nil {
-		return err
+	for began := time.Now(); ; {
+		// A cluster that has just started may lose a request for good, or has no leader for the stream yet.
+		patience, cancel := context.WithTimeout(ctx, b.cfg.AckWait)
+		err := b.openLife(patience)
+		cancel()
+		if err == nil {
+			return b.pub.start(b)
+		}
+		if time.Since(began) > beginWaits*b.cfg.AckWait || pause(ctx, beginPause) != nil {
+			return err
+		}
 	}
-	return b.pub.start(b)
 }
 
 func openError(where string, err error) error {

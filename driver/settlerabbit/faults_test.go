@@ -238,6 +238,9 @@ func (p pausingPartition) Fetch(ctx context.Context, limit int) ([]broker.Messag
 	return messages, err
 }
 
+// Revoked is never closed: who sleeps hears nothing.
+func (p pausingPartition) Revoked() <-chan struct{} { return nil }
+
 // TestPausedOwner lets an owner sleep with messages in hand until another one has handled them: what it does
 // when it wakes up, the database refuses.
 func TestPausedOwner(t *testing.T) {
