@@ -40,10 +40,12 @@ store | *://*) ;;
 esac
 
 pids=()
+replay=
 dir=$(mktemp -d)
 cleanup() {
   trap - EXIT INT TERM
   say "stopping"
+  [ -z "$replay" ] || kill -TERM "$replay" 2>/dev/null || true
   # The gateway last: what the others still owe goes through it.
   ((${#pids[@]})) && kill -TERM "${pids[@]}" 2>/dev/null || true
   for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
@@ -151,6 +153,7 @@ if ((kills)); then
   done
 fi
 wait "$replay" || verdict=$?
+replay=
 if [ -n "$keep" ]; then
   say "serving $shop until Ctrl-C; the operator's token is in $dir/operator-token"
   while sleep 1; do :; done
