@@ -13,7 +13,7 @@ GOFUMPT := bin/tools/gofumpt-0.12.0
 MODULES := . driver shop cmd/settle test
 ALL     := $(MODULES:%=./%/...)
 
-.PHONY: cluster gen help build demo test services-setup services-up services-down test-fast race fuzz bench crash cover lint fmt tidy check tools
+.PHONY: bench-peers cluster gen help build demo test services-setup services-up services-down test-fast race fuzz bench crash cover lint fmt tidy check tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,10 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 
 bench: build ## run all benchmarks; ARGS="..." is passed on
 	bin/settle bench all $(ARGS)
+
+bench-peers: services-setup ## measure beside River, Watermill and Debezium, on servers that it starts
+	go test ./test/peers -run '^$$' -bench . -benchtime 1x -v
+	go test ./test/debezium -run '^$$' -bench . -benchtime 1x -v
 
 cluster: services-setup build ## one process per service on servers, replaying the month; STORE=postgres|mysql BROKER=kafka|nats|redis|rabbit|store ARGS=--keep
 	STORE=$(STORE) BROKER=$(BROKER) scripts/cluster.sh $(ARGS)

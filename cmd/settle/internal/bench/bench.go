@@ -6,6 +6,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -49,7 +50,8 @@ func Machine() Versions {
 	}
 	for _, d := range info.Deps {
 		switch d.Path {
-		case "modernc.org/sqlite", "github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go":
+		case "modernc.org/sqlite", "github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go",
+			"github.com/jackc/pgx/v5", "github.com/twmb/franz-go":
 			v.Libraries[d.Path] = d.Version
 		}
 	}
@@ -70,33 +72,42 @@ type Bench struct {
 	Name  string
 	About string
 	run   func(ctx context.Context, dir string) ([]Result, error)
+	// on runs it on servers. Default: it has no such form.
+	on func(ctx context.Context, o on) ([]Result, error)
 }
+
+// Servers says whether the benchmark can run on servers.
+func (b Bench) Servers() bool { return b.on != nil }
 
 // All returns every benchmark.
 func All() []Bench {
 	return []Bench{
-		{"publish", "CPU of a transaction with an event beside the same one without, at 1, 16 and 64 writers", publish},
-		{"relay", "events a second from an outbox to a null sink and to embedded JetStream", drain},
-		{"hop", "time from commit to handler at 1,000 events a second, through JetStream and without a broker", hops},
-		{"inbox", "messages a second of a consumer with an inbox beside one without", consume},
-		{"orders", "whole orders a second over HTTP, accepted to completed", orders},
-		{"latency", "time of whole orders at 300 a second", orderLatency},
-		{"replay", "a file of 541,909 lines in 25,900 invoices", replayLarge},
-		{"push", "memory of 10,000 idle browsers", idleClients},
+		{"publish", "CPU of a transaction with an event beside the same one without, at 1, 16 and 64 writers", publish, publishOn},
+		{"relay", "events a second from an outbox to a null sink and to embedded JetStream", drain, drainOn},
+		{"hop", "time from commit to handler at 1,000 events a second, through JetStream and without a broker", hops, hopsOn},
+		{"inbox", "messages a second of a consumer with an inbox beside one without", consume, consumeOn},
+		{"orders", "whole orders a second over HTTP, accepted to completed", orders, nil},
+		{"latency", "time of whole orders at 300 a second", orderLatency, nil},
+		{"replay", "a file of 541,909 lines in 25,900 invoices", replayLarge, nil},
+		{"push", "memory of 10,000 idle browsers", idleClients, nil},
 	}
 }
 
-// Run runs the benchmarks of the given names, or all of them, and calls report for each result.
-func Run(ctx context.Context, names []string, report func(Result)) error {
+// Run runs the benchmarks of the given names, or all of them, and calls report for each result. With a store's
+// URL they run on servers, those that can.
+func Run(ctx context.Context, names []string, servers Servers, report func(Result)) error {
 	for _, b := range All() {
 		if len(names) > 0 && !slices.Contains(names, b.Name) {
+			continue
+		}
+		if servers.Store != "" && b.on == nil {
 			continue
 		}
 		dir, err := os.MkdirTemp("", "settle-bench-")
 		if err != nil {
 			return err
 		}
-		results, err := b.run(ctx, dir)
+		results, err := b.measure(ctx, dir, servers)
 		if rerr := os.RemoveAll(dir); err == nil {
 			err = rerr
 		}
@@ -109,6 +120,18 @@ func Run(ctx context.Context, names []string, report func(Result)) error {
 		runtime.GC() // The next one must not pay for this one's garbage.
 	}
 	return nil
+}
+
+func (b Bench) measure(ctx context.Context, dir string, servers Servers) ([]Result, error) {
+	if servers.Store == "" {
+		return b.run(ctx, dir)
+	}
+	o, err := servers.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	results, err := b.on(ctx, o)
+	return results, errors.Join(err, o.close())
 }
 
 // result fills in the ratio and whether the target is met.

@@ -71,6 +71,11 @@ func hop(ctx context.Context, dir, carrier string) (took, commits []time.Duratio
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, b.Close(), from.Close(), to.Close()) }()
+	return through(ctx, from, to, b, business)
+}
+
+// through runs two services and measures; the update is what each does besides.
+func through(ctx context.Context, from, to settle.Store, b broker.Broker, update string) (took, commits []time.Duration, err error) {
 	st := &stamps{committed: map[event.ID]time.Time{}, handled: map[event.ID]time.Time{}}
 	t := happened()
 	producer := settle.NewService("from", from, b, settle.Config{})
@@ -82,7 +87,7 @@ func hop(ctx context.Context, dir, carrier string) (took, commits []time.Duratio
 			st.handled[e.ID] = now
 		}
 		st.mu.Unlock()
-		_, err := tx.Exec(ctx, business, e.Data.Key)
+		_, err := tx.Exec(ctx, update, e.Data.Key)
 		return err
 	})
 	ctx, cancel := context.WithCancel(ctx)
@@ -90,7 +95,7 @@ func hop(ctx context.Context, dir, carrier string) (took, commits []time.Duratio
 	done := make(chan error, 2)
 	go func() { done <- producer.Run(ctx) }()
 	go func() { done <- consumer.Run(ctx) }()
-	commits, err = load(ctx, producer, t, st)
+	commits, err = load(ctx, producer, t, st, update)
 	cancel()
 	if err = errors.Join(err, <-done, <-done); err != nil {
 		return nil, nil, err
@@ -104,7 +109,7 @@ func hop(ctx context.Context, dir, carrier string) (took, commits []time.Duratio
 }
 
 // load adds events at an even rate, first for a second that does not count, and waits for all of them.
-func load(ctx context.Context, producer *settle.Service, t event.Type[thing], st *stamps) (commits []time.Duration, err error) {
+func load(ctx context.Context, producer *settle.Service, t event.Type[thing], st *stamps, update string) (commits []time.Duration, err error) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	total := hopRate * (hopSeconds + 1)
@@ -120,7 +125,7 @@ func load(ctx context.Context, producer *settle.Service, t event.Type[thing], st
 			began := time.Now()
 			var id event.ID
 			e := producer.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
-				if _, err := tx.Exec(ctx, business, key(i)); err != nil {
+				if _, err := tx.Exec(ctx, update, key(i)); err != nil {
 					return err
 				}
 				if err := outbox.Add(ctx, tx, t.New(thing{key(i), i, text})); err != nil {

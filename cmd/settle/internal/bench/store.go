@@ -290,7 +290,10 @@ func consume(ctx context.Context, dir string) ([]Result, error) {
 			if err != nil {
 				return nil, err
 			}
-			rate, err := handleAll(ctx, s, mode, n)
+			rate, err := handleAll(ctx, s, mode, n, func(ctx context.Context, tx *txn.Tx, e event.Envelope) error {
+				_, err := tx.Exec(ctx, business, e.AggregateID)
+				return err
+			})
 			if err = errors.Join(err, s.Close()); err != nil {
 				return nil, err
 			}
@@ -302,7 +305,7 @@ func consume(ctx context.Context, dir string) ([]Result, error) {
 		">= 25,000 messages/s and ratio >= 0.6", with >= 25_000 && with/without >= 0.6)}, nil
 }
 
-func handleAll(ctx context.Context, s *sqlstore.Store, mode consumer.Mode, n int) (float64, error) {
+func handleAll(ctx context.Context, s *sqlstore.Store, mode consumer.Mode, n int, h consumer.Handler) (float64, error) {
 	b := memory.NewBroker(memory.BrokerConfig{Partitions: 4})
 	if _, err := publishDirect(ctx, b, n); err != nil {
 		return 0, err
@@ -315,10 +318,7 @@ func handleAll(ctx context.Context, s *sqlstore.Store, mode consumer.Mode, n int
 	started := time.Now()
 	c, err := consumer.New(s, s, b, consumer.Config{
 		Group: "bench", Topics: []string{"bench-events"}, Mode: mode,
-		Handlers: map[string]consumer.Handler{"ThingHappened": func(ctx context.Context, tx *txn.Tx, e event.Envelope) error {
-			_, err := tx.Exec(ctx, business, e.AggregateID)
-			return err
-		}},
+		Handlers: map[string]consumer.Handler{"ThingHappened": h},
 		Hooks: consumer.Hooks{Handled: func(events []event.Envelope, _ time.Time) {
 			mu.Lock()
 			defer mu.Unlock()
