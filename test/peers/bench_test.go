@@ -3,7 +3,6 @@ package peers_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/url"
 	"os"
@@ -122,6 +121,14 @@ func pool(b *testing.B, target string) *pgxpool.Pool {
 	return p
 }
 
+// analyze gives the planner what it would know of tables that had been filled slowly.
+func analyze(b *testing.B, target string) {
+	b.Helper()
+	if _, err := pool(b, target).Exec(b.Context(), "VACUUM ANALYZE"); err != nil {
+		b.Fatal(err)
+	}
+}
+
 // counter tells when n handlers have committed.
 type counter struct {
 	left  atomic.Int64
@@ -154,10 +161,11 @@ func (c *counter) wait(b *testing.B) {
 // times are from the start of the workers: until the first message was done, and until all were.
 type times struct{ first, all time.Duration }
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // workSettle follows the outbox of the same database, with an inbox.
 func workSettle(b *testing.B, target string, n int) times {
+	b.Helper()
 	s, err := settlepgx.Open(b.Context(), target, settlepgx.Config{Migrate: true})
 	if err != nil {
 		b.Fatal(err)
@@ -178,6 +186,7 @@ func workSettle(b *testing.B, target string, n int) times {
 			b.Fatal(err)
 		}
 	}
+	analyze(b, target)
 	br, err := storebroker.New(map[string]relay.Source{"peers": s.Outbox()}, storebroker.Config{})
 	if err != nil {
 		b.Fatal(err)
@@ -218,6 +227,7 @@ func (worker) Work(context.Context, *river.Job[thing]) error { return nil }
 
 // workRiver works jobs, fetched as often as River allows.
 func workRiver(b *testing.B, target string, n int) times {
+	b.Helper()
 	p := pool(b, target)
 	driver := riverpgxv5.New(p)
 	migrator, err := rivermigrate.New(driver, &rivermigrate.Config{Logger: quiet()})
@@ -245,6 +255,7 @@ func workRiver(b *testing.B, target string, n int) times {
 			b.Fatal(err)
 		}
 	}
+	analyze(b, target)
 	completed, stop := client.SubscribeConfig(&river.SubscribeConfig{ChanSize: n, Kinds: []river.EventKind{river.EventKindJobCompleted}})
 	defer stop()
 	began := time.Now()
@@ -277,6 +288,7 @@ func workRiver(b *testing.B, target string, n int) times {
 // workWatermill has one subscriber, which its offsets allow per group, and remembers each message in the
 // subscriber's transaction: watermill-sql has no deduplication of its own.
 func workWatermill(b *testing.B, target string, n int) times {
+	b.Helper()
 	p := pool(b, target)
 	db := wsql.BeginnerFromPgx(p)
 	schema := wsql.DefaultPostgreSQLSchema{}
@@ -294,6 +306,7 @@ func workWatermill(b *testing.B, target string, n int) times {
 			b.Fatal(err)
 		}
 	}
+	analyze(b, target)
 	if _, err := p.Exec(b.Context(), "CREATE TABLE seen (id text PRIMARY KEY)"); err != nil {
 		b.Fatal(err)
 	}

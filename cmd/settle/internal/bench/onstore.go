@@ -191,8 +191,10 @@ func consumeOn(ctx context.Context, o on) ([]Result, error) {
 	with, without := mean(rates[0]), mean(rates[1])
 	r := result("inbox/postgres", "messages/s", with, without, "the same pipelined handler without an inbox",
 		">= 25,000 messages/s and ratio >= 0.6", with >= 25_000 && with/without >= 0.6)
-	r.Detail = strings.Join([]string{o.server, spread(rates[0]), "without " + spread(rates[1]),
-		fmt.Sprintf("server CPU %.1f us a message, without %.1f", mean(used[0]), mean(used[1]))}, ", ")
+	r.Detail = strings.Join([]string{
+		o.server, spread(rates[0]), "without " + spread(rates[1]),
+		fmt.Sprintf("server CPU %.1f us a message, without %.1f", mean(used[0]), mean(used[1])),
+	}, ", ")
 	return []Result{r}, nil
 }
 
