@@ -142,12 +142,12 @@ func (d *demoCmd) Run(ctx context.Context, t *terminal) error {
 func serveWhile(ctx context.Context, opts app.Options, t *terminal, prepare, fn func(context.Context, *app.App) error) (err error) {
 	a, err := app.Open(ctx, opts)
 	if err != nil {
-		return err
+		return unlessInterrupted(ctx, err)
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
 	if prepare != nil {
 		if err := prepare(ctx, a); err != nil {
-			return err
+			return unlessInterrupted(ctx, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -171,6 +171,14 @@ func serveWhile(ctx context.Context, opts app.Options, t *terminal, prepare, fn 
 	}
 	if interrupted {
 		return nil // Ctrl-C drained: that is what was asked for.
+	}
+	return err
+}
+
+// unlessInterrupted returns err unless it is Ctrl-C's, who gets what he asked for.
+func unlessInterrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
 	}
 	return err
 }

@@ -45,6 +45,7 @@ func (s *serveCmd) Run(ctx context.Context, t *terminal) error {
 	opts.Services, opts.Migrate, opts.DrainDelay = s.Services, s.Migrate, s.DrainDelay
 	opts.GatewayURL, opts.PlatformURL = strings.TrimRight(s.GatewayURL, "/"), strings.TrimRight(s.PlatformURL, "/")
 	opts.OperatorTokenFile, opts.WebhookSecretFile = s.OperatorTokenFile, s.WebhookSecretFile
+	opts.Wait = true
 	return serveWhile(ctx, opts, t, func(ctx context.Context, a *app.App) error {
 		if !s.Catalog {
 			return nil

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/settledev/settle/deadletter"
 	"github.com/settledev/settle/relay"
@@ -84,6 +85,25 @@ func NewNode(cfg NodeConfig) http.Handler {
 	maps.Copy(routes, d.routes())
 	maps.Copy(routes, state(cfg.Metrics, cfg.Ready))
 	return front(routes)
+}
+
+// startingHeader marks what a process answers before it runs: the request has done nothing.
+const startingHeader = "X-Settle-Starting"
+
+// NewStarting returns what a process serves before its services run: how it is, and for everything else that it
+// is too early.
+func NewStarting(metrics http.Handler, ready func(ctx context.Context) error) http.Handler {
+	mux := http.NewServeMux()
+	for route, h := range state(metrics, ready) {
+		mux.Handle(route, h)
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(startingHeader, "1")
+		early := problem.New(http.StatusServiceUnavailable, "not-ready", "The shop is not ready", "Nothing was done: try again.", nil)
+		early.RetryAfter = time.Second
+		early.Send(w)
+	})
+	return guard(mux)
 }
 
 // state are the routes by which a process tells how it is.

@@ -98,7 +98,11 @@ func (p *Peer) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func (p *Peer) send(r *http.Request, in *instance) (*http.Response, error) {
 	r.URL.Scheme, r.URL.Host, r.Host = in.base.Scheme, in.base.Host, in.base.Host
-	return p.transport.RoundTrip(r)
+	resp, err := p.transport.RoundTrip(r)
+	if err != nil || resp.Header.Get(startingHeader) == "" {
+		return resp, err
+	}
+	return nil, errors.Join(fmt.Errorf("%s: %w", in.base, errStarting), resp.Body.Close())
 }
 
 // repeated returns the request for its n-th attempt, with a body of its own.
@@ -127,8 +131,14 @@ func away(status int) bool {
 	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
 }
 
-// sent reports whether a failed request may have arrived.
+// errStarting says that an instance has done nothing yet.
+var errStarting = errors.New("the instance is starting")
+
+// sent reports whether a failed request may have had an effect.
 func sent(err error) bool {
+	if errors.Is(err, errStarting) {
+		return false
+	}
 	e, ok := errors.AsType[*net.OpError](err)
 	return !ok || e.Op != "dial"
 }

@@ -152,3 +152,13 @@ func (p *Process) WaitQuiet(limit time.Duration) replay.Traffic {
 	})
 	return last
 }
+
+// Ask asks for a page; the answer is empty while nobody answers.
+func Ask(t *testing.T, url string) Answer {
+	t.Helper()
+	a, err := send(t, http.MethodGet, url, "")
+	if err != nil {
+		return Answer{}
+	}
+	return a
+}

@@ -69,7 +69,7 @@ func New(t *testing.T, dir string, cfg Config) *Cluster {
 		instances = append(instances, name+"#2")
 	}
 	for _, name := range append(slices.Clone(instances), "pgsim", "platformsim") {
-		c.addresses[name] = freeAddress(t)
+		c.addresses[name] = FreeAddress(t)
 	}
 	c.Running["outside"] = Launch(t, c.Binary, "outside", "--dir", c.Dir, "--addr-gateway", c.addresses["pgsim"],
 		"--addr-platform", c.addresses["platformsim"], "--webhook-url", c.URL("gateway")+"/webhooks/payments")
@@ -199,8 +199,8 @@ func DatabaseOf(t *testing.T, store, service string) string {
 	return u.String()
 }
 
-// freeAddress returns an address that nobody listens at.
-func freeAddress(t *testing.T) string {
+// FreeAddress returns an address that nobody listens at.
+func FreeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

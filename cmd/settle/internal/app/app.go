@@ -58,10 +58,13 @@ type App struct {
 	shop     *shop
 	outside  *Outside // nil when it runs elsewhere
 	front    *server
+	starting http.Handler // what the process answers before it runs
+	running  http.Handler // and then
 	PgsimURL string
 	PlatURL  string
 
-	started   atomic.Int64 // when Run began, in Unix nanoseconds
+	waits     atomic.Pointer[string] // what Open waits for
+	started   atomic.Int64           // when Run began, in Unix nanoseconds
 	draining  atomic.Bool
 	closeOnce sync.Once
 }
@@ -74,8 +77,8 @@ func Services() []string {
 // producers are those whose events others listen to.
 func producers() []string { return []string{"order", "inventory", "payment", "shipping", "catalog"} }
 
-// Open puts everything together and listens, but starts nothing; see [App.Run]. Close it in the end, also
-// when it never ran. The error is [ErrUsage] when the options cannot be right.
+// Open puts everything together and listens: until [App.Run] it answers how it is, and nothing else. Close it in
+// the end, also when it never ran. The error is [ErrUsage] when the options cannot be right.
 func Open(ctx context.Context, opts Options) (_ *App, err error) {
 	opts, where, err := opts.checked()
 	if err != nil {
@@ -98,24 +101,13 @@ func Open(ctx context.Context, opts Options) (_ *App, err error) {
 	if a.peers, err = opts.peers(); err != nil {
 		return nil, err
 	}
-	if opts.Create {
-		if err := where.create(ctx, opts.Services); err != nil {
-			return nil, err
-		}
-	}
-	for _, name := range opts.Services {
-		a.traffic[name] = &traffic{}
-		if a.stores[name], err = openStore(ctx, where, name, opts); err != nil {
-			return nil, err
-		}
-		if a.backed[name], err = a.storeOf(name); err != nil {
-			return nil, err
-		}
-	}
-	if err := a.openBroker(ctx); err != nil {
+	if err := a.openFront(ctx); err != nil {
 		return nil, err
 	}
-	if a.front, err = listen(ctx, "shop", opts.Addr); err != nil {
+	if err := a.openStores(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.openBroker(ctx); err != nil {
 		return nil, err
 	}
 	if err := a.openOutside(ctx); err != nil {
@@ -124,8 +116,48 @@ func Open(ctx context.Context, opts Options) (_ *App, err error) {
 	if a.shop, err = a.newShop(); err != nil {
 		return nil, err
 	}
-	a.front.http.Handler = a.frontHandler()
+	a.running = a.frontHandler()
 	return a, nil
+}
+
+// openFront listens and answers: whoever watches the process sees from its beginning that it lives, and what it
+// waits for.
+func (a *App) openFront(ctx context.Context) (err error) {
+	if a.front, err = listen(ctx, "shop", a.opts.Addr); err != nil {
+		return err
+	}
+	a.starting = gateway.NewStarting(a.metricsHandler(), a.Ready)
+	a.front.http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a.started.Load() == 0 {
+			a.starting.ServeHTTP(w, r)
+			return
+		}
+		a.running.ServeHTTP(w, r)
+	})
+	a.front.start()
+	return nil
+}
+
+// openStores opens the services' databases.
+func (a *App) openStores(ctx context.Context) (err error) {
+	if a.opts.Create {
+		if err := a.where.create(ctx, a.opts.Services); err != nil {
+			return err
+		}
+	}
+	for _, name := range a.opts.Services {
+		a.traffic[name] = &traffic{}
+		if err := a.awaitDatabase(ctx, name, func(ctx context.Context) (err error) {
+			a.stores[name], err = openStore(ctx, a.where, name, a.opts)
+			return err
+		}); err != nil {
+			return err
+		}
+		if a.backed[name], err = a.storeOf(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openDir takes the directory, where this process has all of it, and reads the secrets in it.
@@ -267,7 +299,7 @@ func (a *App) Close() error {
 	var errs []error
 	a.closeOnce.Do(func() {
 		if a.front != nil {
-			_ = a.front.listener.Close() // A server that ran has closed it.
+			a.front.close()
 		}
 		if a.broker != nil {
 			errs = append(errs, a.broker.Close())

@@ -214,6 +214,12 @@ type Carrier struct {
 	Logger *slog.Logger
 }
 
+// isBroker reports whether OpenBroker knows the scheme of a URL.
+func isBroker(target string) bool {
+	scheme, _, ok := strings.Cut(target, "://")
+	return ok && slices.Contains([]string{"nats", "tls", "kafka", "kafka+tls", "redis", "rediss", "amqp", "amqps"}, scheme)
+}
+
 // OpenBroker connects to a broker's server: the one place that maps a broker's scheme to its driver.
 func OpenBroker(ctx context.Context, target string, c Carrier) (broker.Broker, error) {
 	scheme, _, _ := strings.Cut(target, ":")

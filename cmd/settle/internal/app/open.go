@@ -14,6 +14,7 @@ import (
 
 	"github.com/settledev/settle"
 	"github.com/settledev/settle/broker"
+	"github.com/settledev/settle/driver/settlemysql"
 	"github.com/settledev/settle/driver/settlenats"
 	"github.com/settledev/settle/driver/settlepgx"
 	"github.com/settledev/settle/driver/settlesqlite"
@@ -124,9 +125,17 @@ func openStore(ctx context.Context, where storeURL, service string, opts Options
 			service, err, service)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", service, err)
+		return nil, fmt.Errorf("%s: %w", service, explained(err))
 	}
 	return s, nil
+}
+
+// explained says what to do about an error that waiting does not mend.
+func explained(err error) error {
+	if do := Fault(err); do != "" && !IsOutage(err) && !errors.Is(err, ErrUsage) {
+		return fmt.Errorf("%w: %s", err, do)
+	}
+	return err
 }
 
 // logged is a store whose outbox is heard of from the log of Postgres.
@@ -211,21 +220,22 @@ func (a *App) openBroker(ctx context.Context) (err error) {
 	if o.Replicas != 0 && slices.Contains([]string{"store", "redis", "rediss", "amqp", "amqps"}, scheme) {
 		return usage("--replicas says nothing to --broker %s", scheme)
 	}
-	switch {
-	case o.Broker == "nats":
+	switch o.Broker {
+	case "nats":
 		a.broker, err = opened(settlenats.OpenEmbedded(ctx, settlenats.Config{
 			Dir: filepath.Join(o.Dir, "jetstream"), Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions, Replicas: o.Replicas,
 		}))
-	case o.Broker == "store":
+	case "store":
 		err = a.openFollowers(ctx)
-	case !strings.Contains(o.Broker, "://"):
-		err = usage("--broker %q is none of nats, store, nats://, kafka://, redis://, amqp://", o.Broker)
 	default:
 		c := Carrier{Logger: o.Logger, Prefix: o.TopicPrefix, Partitions: o.Partitions, Replicas: o.Replicas, Groups: subscriptions()}
 		if a.where.dialect != "sqlite" { // A file has one process anyway.
 			c.Leases = a.leasesOf
 		}
-		a.broker, err = OpenBroker(ctx, o.Broker, c)
+		err = a.await(ctx, "the broker", func(ctx context.Context) (err error) {
+			a.broker, err = OpenBroker(ctx, o.Broker, c)
+			return explained(err)
+		})
 	}
 	return err
 }
@@ -320,6 +330,12 @@ func (a *App) brokerOf(service string) broker.Broker {
 	return a.broker
 }
 
+// missing reports whether a database is still to be made, or its tables.
+func missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, sqlstore.ErrSchema) ||
+		errors.Is(err, settlepgx.ErrNoDatabase) || errors.Is(err, settlemysql.ErrNoDatabase)
+}
+
 // readerPatience is how long a process waits for another one to make its database: they start together.
 const readerPatience = time.Minute
 
@@ -329,8 +345,12 @@ func (a *App) awaitReader(ctx context.Context, service string) (*sqlstore.Store,
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		s, err := openReader(ctx, a.where, service, a.opts)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, sqlstore.ErrSchema) && !errors.Is(err, settlepgx.ErrNoDatabase) {
+		var s *sqlstore.Store
+		err := a.awaitDatabase(ctx, service, func(ctx context.Context) (err error) {
+			s, err = openReader(ctx, a.where, service, a.opts)
+			return err
+		})
+		if err == nil || !missing(err) {
 			return s, err
 		}
 		select {

@@ -69,6 +69,9 @@ type Options struct {
 	Migrate bool
 	// Create makes missing databases on a server, before they are migrated.
 	Create bool
+	// Wait waits for databases and a broker whose servers are away when the process starts. Without it, that is an
+	// error.
+	Wait bool
 	// DrainDelay is how long the process says that it is not ready before it stops to listen.
 	DrainDelay time.Duration
 	// Gateway and Platform are the faults of an outside world in this process.
@@ -126,6 +129,8 @@ func (o Options) checked() (Options, storeURL, error) {
 	switch {
 	case o.Broker == "nats" && !o.whole():
 		return o, where, usage("--broker nats is inside one process that has every service: name a server, or store, for %s", strings.Join(o.Services, ", "))
+	case o.Broker != "nats" && o.Broker != "store" && !isBroker(o.Broker):
+		return o, where, usage("--broker %.20q is none of nats, store, nats://, kafka://, redis://, amqp://", o.Broker)
 	case o.Relay != "window" && o.Relay != "wal":
 		return o, where, usage("--relay %q is neither window nor wal", o.Relay)
 	case o.Relay == "wal" && where.dialect != "postgres":

@@ -121,7 +121,7 @@ func (o *Outside) Close() error {
 	var errs []error
 	for _, s := range []*server{o.gateway, o.platform} {
 		if s != nil {
-			_ = s.listener.Close() // A server that ran has closed it.
+			s.close()
 		}
 	}
 	for _, s := range o.stores {

@@ -19,6 +19,8 @@ type server struct {
 	name     string
 	http     *http.Server
 	listener net.Listener
+	ended    chan struct{} // nil until it answers, closed when it does not any more
+	err      error         // why
 }
 
 // listen opens a listener, so that an address is known, and refused, before anything starts.
@@ -35,13 +37,33 @@ func listen(ctx context.Context, name, addr string) (*server, error) {
 
 func (s *server) url() string { return "http://" + s.listener.Addr().String() }
 
+// start answers requests from now on.
+func (s *server) start() {
+	s.ended = make(chan struct{})
+	go func() {
+		defer close(s.ended)
+		s.err = s.http.Serve(s.listener)
+	}()
+}
+
+// close ends a server that does not serve: it was only started, or not even that.
+func (s *server) close() {
+	if s.ended == nil {
+		_ = s.listener.Close()
+		return
+	}
+	_ = s.http.Close() // One that served has closed all of it.
+	<-s.ended
+}
+
 // serve answers requests until ctx is done and those in progress are answered.
 func (s *server) serve(ctx context.Context) error {
-	failed := make(chan error, 1)
-	go func() { failed <- s.http.Serve(s.listener) }()
+	if s.ended == nil {
+		s.start()
+	}
 	select {
-	case err := <-failed:
-		return err
+	case <-s.ended:
+		return s.err
 	case <-ctx.Done():
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)

@@ -260,26 +260,36 @@ func (a *App) SeedStock(ctx context.Context, file *replay.File, units int64) err
 	return a.seed(ctx, file, stock)
 }
 
+// seed waits as opening does: a database may go away in between.
 func (a *App) seed(ctx context.Context, file *replay.File, stock map[string]int64) error {
-	if a.shop.catalog != nil {
-		list := make([]catalog.Product, 0, len(file.Products))
-		for _, p := range file.Products {
-			price, err := contract.ParsePrice(p.Price)
-			if err != nil {
-				return fmt.Errorf("product %s: %w", p.Code, err)
-			}
-			name := p.Name
-			if name == "" {
-				name = p.Code
-			}
-			list = append(list, catalog.Product{ID: p.Code, Name: name, Price: price, Currency: contract.GBP})
+	if s := a.shop.catalog; s != nil {
+		list, err := offered(file)
+		if err != nil {
+			return err
 		}
-		if err := a.shop.catalog.Seed(ctx, list); err != nil {
+		if err := a.awaitDatabase(ctx, "catalog", func(ctx context.Context) error { return s.Seed(ctx, list) }); err != nil {
 			return err
 		}
 	}
-	if a.shop.inventory == nil {
-		return nil
+	if s := a.shop.inventory; s != nil {
+		return a.awaitDatabase(ctx, "inventory", func(ctx context.Context) error { return s.Seed(ctx, stock) })
 	}
-	return a.shop.inventory.Seed(ctx, stock)
+	return nil
+}
+
+// offered are the file's products as the catalogue has them.
+func offered(file *replay.File) ([]catalog.Product, error) {
+	list := make([]catalog.Product, 0, len(file.Products))
+	for _, p := range file.Products {
+		price, err := contract.ParsePrice(p.Price)
+		if err != nil {
+			return nil, fmt.Errorf("product %s: %w", p.Code, err)
+		}
+		name := p.Name
+		if name == "" {
+			name = p.Code
+		}
+		list = append(list, catalog.Product{ID: p.Code, Name: name, Price: price, Currency: contract.GBP})
+	}
+	return list, nil
 }

@@ -104,6 +104,9 @@ const pingTimeout = 2 * time.Second
 func (a *App) Ready(ctx context.Context) error {
 	switch {
 	case a.started.Load() == 0:
+		if what := a.waits.Load(); what != nil {
+			return fmt.Errorf("waits for %s", *what)
+		}
 		return errors.New("not started yet")
 	case a.draining.Load():
 		return errors.New("draining")

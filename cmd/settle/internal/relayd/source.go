@@ -19,50 +19,16 @@ import (
 	"github.com/settledev/settle/sqlstore"
 )
 
-// How an outage at the start is waited out.
-const (
-	retryFirst = 200 * time.Millisecond
-	retryLast  = 10 * time.Second
-	// openTimeout bounds one attempt.
-	openTimeout = 30 * time.Second
-	// sayEvery is how often an outage that lasts is told.
-	sayEvery = time.Minute
-	// patience is how long an error may last that nobody knows: a server that is starting has many words for it,
-	// but so has a URL that is wrong.
-	patience = time.Minute
-)
-
-// persist calls open until it succeeds, or fails as only a person can mend, or ctx is done.
+// persist opens something, however long its server is away. An error says what to do about it.
 func persist(ctx context.Context, log *slog.Logger, what string, open func(context.Context) error) error {
-	var said time.Time
-	unknown := time.Now()
-	for pause := retryFirst; ; pause = min(2*pause, retryLast) {
-		limited, cancel := context.WithTimeout(ctx, openTimeout)
-		err := open(limited)
-		cancel()
-		if err == nil || ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if do := app.Fault(err); do != "" && !app.IsOutage(err) {
-			return fmt.Errorf("%w: %s", err, do)
-		}
-		if app.IsOutage(err) {
-			unknown = time.Now()
-		} else if time.Since(unknown) > patience {
-			return fmt.Errorf("%w: settle relay check says more", err)
-		}
-		if time.Since(said) > sayEvery {
-			said = time.Now()
-			log.Warn("cannot be opened, trying again", "what", what, "err", err)
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		}
+	err := app.Await(ctx, app.Wait{What: what, Logger: log}, open)
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
 	}
+	if do := app.Fault(err); do != "" {
+		return fmt.Errorf("%w: %s", err, do)
+	}
+	return fmt.Errorf("%w: settle relay check says more", err)
 }
 
 // sink is one broker, which sources share.
