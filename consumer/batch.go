@@ -107,6 +107,10 @@ func (r *reader) attempt(ctx, work context.Context, messages []broker.Message, f
 		r.pos = last
 		r.passed += len(messages)
 		r.reportSifted()
+		if !r.seeks {
+			// A queue gives out only so many that are not acknowledged, and it has no use for the stored position.
+			r.ack(work)
+		}
 		return nil
 	}
 	if parks > 0 && !c.lanes.room(parks, c.cfg.LettersMax) {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/settledev/settle/broker"
 	"github.com/settledev/settle/consumer"
 	"github.com/settledev/settle/event"
 	"github.com/settledev/settle/memory"
@@ -166,6 +168,75 @@ func TestPositionOfUnhandledIsCoalesced(t *testing.T) {
 		}
 		if sum != 100 {
 			t.Errorf("positions %v, want 100 in all", all)
+		}
+	})
+}
+
+// queues has the partitions of a broker without their positions, and counts what they are told.
+type queues struct {
+	broker.Broker
+
+	acks atomic.Int64
+}
+
+type queueMember struct {
+	broker.Membership
+
+	of *queues
+}
+
+type queue struct {
+	broker.Partition
+
+	of *queues
+}
+
+func (q *queues) Subscribe(ctx context.Context, s broker.Subscription) (broker.Membership, error) {
+	m, err := q.Broker.Subscribe(ctx, s)
+	return &queueMember{m, q}, err
+}
+
+func (m *queueMember) Next(ctx context.Context) (broker.Partition, error) {
+	p, err := m.Membership.Next(ctx)
+	return &queue{p, m.of}, err
+}
+
+func (q *queue) Ack(ctx context.Context, p broker.Position) error {
+	q.of.acks.Add(1)
+	return q.Partition.Ack(ctx, p)
+}
+
+// TestUnhandledIsAcknowledgedAtOnce by a broker that gives out only so many events ahead of that, and which has
+// no use for the stored position; that is stored as seldom as ever.
+func TestUnhandledIsAcknowledgedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		f := &faulty{Runner: r.store}
+		q := &queues{Broker: r.broker}
+		c, err := consumer.New(f, r.store, q, r.config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- c.Run(ctx) }()
+		pass(time.Second)
+		before := f.count()
+		for i := range 10 {
+			e := r.event("a")
+			e.Type = "OrderSeen"
+			r.publish(e)
+			pass(20 * time.Millisecond)
+			if n := q.acks.Load(); n < int64(i+1) {
+				t.Fatalf("%d acknowledgements of %d events", n, i+1)
+			}
+		}
+		if n := f.count() - before; n > 1 {
+			t.Errorf("%d transactions for 200 ms of events that nobody handles, want 1 at most", n)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
 		}
 	})
 }

@@ -19,6 +19,7 @@ type reader struct {
 	c     *Consumer
 	p     broker.Partition
 	name  string
+	seeks bool // the stored position is where it begins again
 	fence int64
 
 	// pos is how far the reader has settled; stored is how far the store knows, passed counts the
@@ -43,6 +44,7 @@ type reader struct {
 
 func newReader(c *Consumer, p broker.Partition) *reader {
 	r := &reader{c: c, p: p, name: p.Name()}
+	_, r.seeks = p.(broker.Seeker)
 	r.inHand.Store(1)
 	return r
 }

@@ -1,6 +1,7 @@
 package settlerabbit
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"testing"
@@ -10,7 +11,10 @@ import (
 
 	"github.com/settledev/settle/broker"
 	"github.com/settledev/settle/broker/assign"
+	"github.com/settledev/settle/consumer"
 	"github.com/settledev/settle/event"
+	"github.com/settledev/settle/memory"
+	"github.com/settledev/settle/txn"
 )
 
 // benchMessages returns a full call of Publish, one event for each of as many keys, with 300 bytes of data.
@@ -187,6 +191,42 @@ func BenchmarkFetch(b *testing.B) {
 		}
 		rate(b, limit*b.N)
 	})
+}
+
+// BenchmarkPass has a group read what it handles none of; one event that it does handle tells the end.
+func BenchmarkPass(b *testing.B) {
+	const limit = 10_000
+	to := openBench(b, 1)
+	messages := benchMessages(1000)
+	for range limit * b.N / len(messages) {
+		publishAll(b, to, messages)
+	}
+	last := benchMessages(1)
+	last[0].Event.Type = "OrderPaid"
+	publishAll(b, to, last)
+	done := make(chan struct{})
+	store := memory.New()
+	c, err := consumer.New(store, store, to, consumer.Config{
+		Group: "bench", Topics: []string{orderTopic}, Logger: quiet(),
+		Handlers: map[string]consumer.Handler{"OrderPaid": func(context.Context, *txn.Tx, event.Envelope) error {
+			close(done)
+			return nil
+		}},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	b.ResetTimer()
+	go func() { ended <- c.Run(ctx) }()
+	<-done
+	b.StopTimer()
+	rate(b, limit*b.N)
+	cancel()
+	if err := <-ended; err != nil {
+		b.Error(err)
+	}
 }
 
 // BenchmarkHop is the latency from Publish to the return of a waiting Fetch, one event at a time.
