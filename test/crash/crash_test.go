@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	kills = flag.Int("kills", 10, "how often to kill the process")
+	kills = flag.Int("kills", 0, "how often to hurt; 0 is what is good for a run of all tests")
 	seed  = flag.Uint64("seed", 0, "repeats a run; 0 takes one from the clock")
 )
 
@@ -85,23 +85,32 @@ func (r *run) next(broker string) string {
 // that ends before enough kills have hit it is followed by another, with the other broker.
 func TestCrash(t *testing.T) {
 	binary.NeedsProcesses(t)
-	if *seed == 0 {
-		*seed = uint64(time.Now().UnixNano() % 1_000_000)
-	}
-	t.Logf("repeat with: make crash KILLS=%d SEED=%d", *kills, *seed)
+	kills := plan(10)
+	t.Logf("repeat with: make crash KILLS=%d SEED=%d", kills, *seed)
 	r := &run{t: t, random: rand.New(rand.NewPCG(*seed, 0)), spread: map[string]int{}}
 	// Half of the kills of a short run hit each broker; a long one uses more directories.
-	perReplay := min(max(*kills/4, 5), 12)
-	for replays := 0; r.killed < *kills; replays++ {
-		if replays > 2**kills+4 {
+	perReplay := min(max(kills/4, 5), 12)
+	for replays := 0; r.killed < kills; replays++ {
+		if replays > 2*kills+4 {
 			t.Fatalf("%d replays, and only %d kills hit one at work", replays, r.killed)
 		}
 		broker := []string{"nats", "store"}[(uint64(replays)+*seed)%2]
-		r.replay(broker, min(perReplay, *kills-r.killed))
+		r.replay(broker, min(perReplay, kills-r.killed))
 	}
 	for _, point := range slices.Sorted(maps.Keys(r.spread)) {
 		t.Logf("%3d kills at %s", r.spread[point], point)
 	}
+}
+
+// plan is how often to hurt, usual unless the command says it, and sets a seed unless the command does.
+func plan(usual int) int {
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano() % 1_000_000)
+	}
+	if *kills == 0 {
+		return usual
+	}
+	return *kills
 }
 
 // replay kills one replay up to n times and lets it go on to its end.
@@ -128,7 +137,7 @@ func (r *run) replay(broker string, n int) {
 		r.keep(dir)
 		return
 	}
-	rep := check(t, dir, report)
+	rep := check(t, binary.Files(dir), report)
 	if t.Failed() {
 		r.keep(dir)
 	}
@@ -139,7 +148,7 @@ func (r *run) replay(broker string, n int) {
 func (r *run) start(dir string, args ...string) (p *binary.Process, wait func()) {
 	r.t.Helper()
 	p = binary.Start(r.t, dir, args...)
-	return p, customers(r.t, p)
+	return p, customers(r.t, p.URL, p.Done())
 }
 
 // keep saves the data of a failure.
@@ -207,7 +216,7 @@ func (r *run) killOutside(dir, broker, report string, from int64) (handled int64
 }
 
 // check wants the books balanced, the figures that no race can change, and every event once and in order.
-func check(t *testing.T, dir, report string) replay.Report {
+func check(t *testing.T, books binary.Books, report string) replay.Report {
 	t.Helper()
 	rep := binary.ReadReport(t, report)
 	if !rep.Balanced {
@@ -225,7 +234,8 @@ func check(t *testing.T, dir, report string) replay.Report {
 	if rep.Canceled["OUT_OF_STOCK"] == 0 || rep.Canceled["CARD_DECLINED"] == 0 {
 		t.Errorf("canceled: %v", rep.Canceled)
 	}
-	events, orders := binary.CheckEvents(t, dir)
+	books.CheckInboxes(t)
+	events, orders := books.Check(t)
 	if orders != rep.Accepted || int64(events) != rep.Events.Emitted {
 		t.Errorf("the outboxes have %d orders, %d events; the report %d, %d", orders, events, rep.Accepted, rep.Events.Emitted)
 	}
@@ -283,6 +293,6 @@ func TestMonth(t *testing.T) {
 		if code := p.Wait(); code != 0 {
 			t.Fatalf("exit code %d\n%s\n%s", code, p.Stdout(), p.Stderr())
 		}
-		check(t, dir, report)
+		check(t, binary.Files(dir), report)
 	})
 }

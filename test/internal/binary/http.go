@@ -154,9 +154,9 @@ func (p *Process) WaitQuiet(limit time.Duration) replay.Traffic {
 }
 
 // Ask asks for a page; the answer is empty while nobody answers.
-func Ask(t *testing.T, url string) Answer {
+func Ask(t *testing.T, url string, header ...string) Answer {
 	t.Helper()
-	a, err := send(t, http.MethodGet, url, "")
+	a, err := send(t, http.MethodGet, url, "", header...)
 	if err != nil {
 		return Answer{}
 	}

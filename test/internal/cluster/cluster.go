@@ -18,6 +18,7 @@ import (
 	"github.com/settledev/settle/driver/settlemysql"
 	"github.com/settledev/settle/driver/settlepgx"
 	"github.com/settledev/settle/shop/gateway"
+	"github.com/settledev/settle/sqlstore"
 	"github.com/settledev/settle/test/internal/binary"
 )
 
@@ -26,7 +27,7 @@ const Patience = time.Minute
 
 // Config says where a cluster runs.
 type Config struct {
-	// Data is the file of the month, whose products the catalogue has.
+	// Data is the file of the month, whose products the catalogue has. Default: the bundled one.
 	Data string
 	// Store is the URL of databases on a server, see [Databases]; missing ones are made. Default: files.
 	Store string
@@ -34,7 +35,12 @@ type Config struct {
 	Broker string
 	// Twice names services that have two instances: order and order#2.
 	Twice []string
+	// Serve, Outside and Flags are more flags of the services, of the world outside and of replays.
+	Serve, Outside, Flags []string
 }
+
+// Outside is the name of the process that is the world outside.
+const Outside = "outside"
 
 // Cluster is a running shop.
 type Cluster struct {
@@ -49,6 +55,7 @@ type Cluster struct {
 	cfg       Config
 	prefix    string
 	addresses map[string]string // of every instance, and of pgsim and platformsim
+	launched  map[string][]*Program
 }
 
 // Services are the names of the services.
@@ -61,7 +68,7 @@ func New(t *testing.T, dir string, cfg Config) *Cluster {
 	t.Helper()
 	c := &Cluster{
 		Dir: dir, Binary: os.Getenv(binary.Variable), Running: map[string]*Program{}, t: t, cfg: cfg,
-		prefix: fmt.Sprintf("cluster%d", time.Now().UnixNano()), addresses: map[string]string{},
+		prefix: fmt.Sprintf("cluster%d", time.Now().UnixNano()), addresses: map[string]string{}, launched: map[string][]*Program{},
 	}
 	c.ensure()
 	instances := Services()
@@ -71,8 +78,7 @@ func New(t *testing.T, dir string, cfg Config) *Cluster {
 	for _, name := range append(slices.Clone(instances), "pgsim", "platformsim") {
 		c.addresses[name] = FreeAddress(t)
 	}
-	c.Running["outside"] = Launch(t, c.Binary, "outside", "--dir", c.Dir, "--addr-gateway", c.addresses["pgsim"],
-		"--addr-platform", c.addresses["platformsim"], "--webhook-url", c.URL("gateway")+"/webhooks/payments")
+	c.Start(Outside)
 	for _, name := range instances {
 		c.Start(name)
 	}
@@ -88,22 +94,98 @@ func (c *Cluster) URL(name string) string { return "http://" + c.addresses[name]
 // Broker is the broker's URL, and the prefix of its topics.
 func (c *Cluster) Broker() (url, prefix string) { return c.cfg.Broker, c.prefix }
 
-// Start starts an instance.
+// Start starts an instance, or the world outside.
 func (c *Cluster) Start(name string) {
 	c.t.Helper()
+	args := c.flags(name)
+	if name == Outside {
+		args = append([]string{
+			"outside", "--dir", c.Dir, "--addr-gateway", c.addresses["pgsim"], "--addr-platform", c.addresses["platformsim"],
+			"--webhook-url", c.URL("gateway") + "/webhooks/payments",
+		}, c.cfg.Outside...)
+	}
+	c.Running[name] = Launch(c.t, c.Binary, args...)
+	c.launched[name] = append(c.launched[name], c.Running[name])
+}
+
+// flags are those of an instance.
+func (c *Cluster) flags(name string) []string {
 	service, _, _ := strings.Cut(name, "#")
-	args := []string{
+	args := append([]string{
 		"serve", "--services", service, "--store", c.cfg.Store, "--migrate", "--dir", c.Dir, "--addr", c.addresses[name],
 		"--broker", c.cfg.Broker, "--topic-prefix", c.prefix,
-		"--data", c.cfg.Data, "--gateway-url", c.URL("pgsim"), "--platform-url", c.URL("platformsim"),
+		"--gateway-url", c.URL("pgsim"), "--platform-url", c.URL("platformsim"),
+	}, c.cfg.Serve...)
+	if c.cfg.Data != "" {
+		args = append(args, "--data", c.cfg.Data)
 	}
 	for peer := range c.addresses {
 		if service, _, _ := strings.Cut(peer, "#"); slices.Contains(Services(), service) {
 			args = append(args, "--peer", service+"="+c.URL(peer))
 		}
 	}
-	c.Running[name] = Launch(c.t, c.Binary, args...)
+	return args
 }
+
+// Revive starts again what has ended by itself, as a supervisor does, and returns what that said in its end,
+// by name.
+func (c *Cluster) Revive() map[string]string {
+	c.t.Helper()
+	ended := map[string]string{}
+	for name, p := range c.Running {
+		if p.Ended() {
+			ended[name] = p.String()
+			c.Start(name)
+		}
+	}
+	return ended
+}
+
+// Keep ends every process and writes to a directory, which it makes, what was on its way and what each process
+// has said, one file for each start: in the end, what its goroutines were doing.
+func (c *Cluster) Keep(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	traffic := binary.Ask(c.t, c.URL("gateway")+"/internal/stats", "Authorization", "Bearer "+c.token())
+	if err := os.WriteFile(filepath.Join(dir, "stats.json"), []byte(traffic.Body), 0o600); err != nil {
+		return err
+	}
+	for _, p := range c.Running {
+		p.Quit()
+	}
+	for name, programs := range c.launched {
+		for i, p := range programs {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s.%d.log", name, i+1)), []byte(p.String()), 0o600); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Books open the databases of the services.
+func (c *Cluster) Books() binary.Books {
+	if c.cfg.Store == "" {
+		return binary.Files(c.Dir)
+	}
+	return func(t *testing.T, service string) *sqlstore.Store {
+		t.Helper()
+		var store *sqlstore.Store
+		var err error
+		if where := DatabaseOf(t, c.cfg.Store, service); c.mysql() {
+			store, err = settlemysql.Open(t.Context(), where, settlemysql.Config{})
+		} else {
+			store, err = settlepgx.Open(t.Context(), where, settlepgx.Config{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store
+	}
+}
+
+func (c *Cluster) mysql() bool { return strings.HasPrefix(c.cfg.Store, "mysql:") }
 
 // Status asks an instance and returns the answer's status, 0 when there is none.
 func (c *Cluster) Status(name, path string) int {
@@ -131,14 +213,29 @@ func (c *Cluster) WaitReady(name string) {
 	})
 }
 
-// Ask asks the gateway as an operator.
-func (c *Cluster) Ask(path string) binary.Answer {
+// Token is the operator's.
+func (c *Cluster) Token() string {
 	c.t.Helper()
 	token, err := os.ReadFile(filepath.Join(c.Dir, "operator-token"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return binary.Send(c.t, http.MethodGet, c.URL("gateway")+path, "", "Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	return strings.TrimSpace(string(token))
+}
+
+// Ask asks the gateway as an operator.
+func (c *Cluster) Ask(path string) binary.Answer {
+	c.t.Helper()
+	return binary.Send(c.t, http.MethodGet, c.URL("gateway")+path, "", "Authorization", "Bearer "+c.token())
+}
+
+func (c *Cluster) token() string {
+	c.t.Helper()
+	token, err := os.ReadFile(filepath.Join(c.Dir, "operator-token"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(token))
 }
 
 // Handled is how many events all processes have handled, -1 while one of them does not say.
@@ -155,9 +252,21 @@ func (c *Cluster) Handled() int64 {
 // Replay starts a replay of the data through the gateway. It writes its report to a file.
 func (c *Cluster) Replay(report string) *Program {
 	c.t.Helper()
-	return Launch(c.t, c.Binary, "replay-data", "--url", c.URL("gateway"), "--token-file", filepath.Join(c.Dir, "operator-token"),
+	return c.ReplayAt(c.URL("gateway"), report)
+}
+
+// ReplayAt is Replay through whatever leads to gateways.
+func (c *Cluster) ReplayAt(url, report string) *Program {
+	c.t.Helper()
+	args := append([]string{
+		"replay-data", "--url", url, "--token-file", filepath.Join(c.Dir, "operator-token"),
 		"--gateway-url", c.URL("pgsim"), "--platform-url", c.URL("platformsim"),
-		"--journal", filepath.Join(c.t.TempDir(), "journal"), "--report", report, c.cfg.Data)
+		"--journal", filepath.Join(c.t.TempDir(), "journal"), "--report", report,
+	}, c.cfg.Flags...)
+	if c.cfg.Data != "" {
+		args = append(args, c.cfg.Data)
+	}
+	return Launch(c.t, c.Binary, args...)
 }
 
 // Databases is the store's URL for databases on a server whose names nobody else has.
@@ -178,7 +287,7 @@ func (c *Cluster) ensure() {
 		return
 	}
 	ensure := settlepgx.EnsureDatabase
-	if strings.HasPrefix(c.cfg.Store, "mysql:") {
+	if c.mysql() {
 		ensure = settlemysql.EnsureDatabase
 	}
 	for _, service := range Services() {

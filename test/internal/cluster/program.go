@@ -73,6 +73,16 @@ func (p *Program) Kill() {
 	<-p.done
 }
 
+// Quit ends it by SIGQUIT, at which it says what each of its goroutines does.
+func (p *Program) Quit() {
+	_ = p.cmd.Process.Signal(syscall.SIGQUIT)
+	select {
+	case <-p.done:
+	case <-time.After(10 * time.Second):
+		p.Kill()
+	}
+}
+
 // Pause stops it where it is, by SIGSTOP.
 func (p *Program) Pause() { _ = p.cmd.Process.Signal(syscall.SIGSTOP) }
 
