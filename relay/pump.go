@@ -263,9 +263,9 @@ func (p *pump) finished(t *task, err error) {
 	}
 }
 
-// read looks for the next events, one batch ahead of what is published.
+// read looks for the next events, ahead of what is published.
 func (p *pump) read(held context.Context) {
-	after, limit := p.after, p.r.cfg.BatchMax
+	after, limit := p.after, p.r.cfg.readMax()
 	p.begin(held, &p.reading, func(ctx context.Context) (func(), error) {
 		records, err := p.r.src.Next(ctx, p.lease, after, limit)
 		if err != nil {

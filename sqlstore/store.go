@@ -356,9 +356,6 @@ func (s *Store) delete(ctx context.Context, query string, args ...any) (int, err
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		errs := []error{s.engine.close()}
-		if w, ok := s.outbox.(*windowLog); ok {
-			w.close()
-		}
 		if s.backend.Close != nil {
 			errs = append(errs, s.backend.Close())
 		}

@@ -29,14 +29,13 @@ type windowLog struct {
 	q windowSQL
 
 	mu      sync.Mutex
-	closed  bool
 	cluster string             // of the server, as the last claim saw it
 	heads   map[int]windowHead // by shard, of the owner
-	streams []*windowStream
+	large   []*largeWindow
 }
 
 type windowSQL struct {
-	add, addOne, baseline, foreign, next, rest, bounds, tick, open, tickAt, floor, pending, total, cluster string
+	add, addOne, baseline, foreign, next, parts, part, bounds, tick, open, tickAt, floor, pending, total, cluster string
 
 	halfDay, oldest, purge, raiseFloor, purgeTicks, slotShards, slotLast, settledBelow                    string
 	rebaseLock, rebaseShards, rebaseRows, rebaseCount, rebaseTicks, rebaseTick, rebaseRelay, rebaseParked string
@@ -57,7 +56,7 @@ func newWindowLog(s *Store, q *statements) *windowLog {
 	w := &windowLog{leasedLog: newLeasedLog(s, q), heads: map[int]windowHead{}}
 	w.q = windowSQL{
 		add: q.text("outbox.add"), addOne: q.text("outbox.add_one"), baseline: q.text("outbox.baseline"), foreign: q.text("outbox.foreign"),
-		next: q.text("outbox.next"), rest: q.text("outbox.rest"), bounds: q.text("outbox.bounds"), tick: q.text("outbox.tick"),
+		next: q.text("outbox.next"), parts: q.text("outbox.parts"), part: q.text("outbox.part"), bounds: q.text("outbox.bounds"), tick: q.text("outbox.tick"),
 		open: q.text("outbox.open"), tickAt: q.text("outbox.tick_at"), floor: q.text("outbox.floor"),
 		pending: q.text("outbox.pending"), total: q.text("outbox.total"), cluster: q.text("relay.cluster"),
 		halfDay: q.text("outbox.half_day"), oldest: q.text("outbox.oldest"), purge: q.text("outbox.purge"),

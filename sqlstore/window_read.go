@@ -51,8 +51,10 @@ func (w *windowLog) Next(ctx context.Context, lease relay.Lease, after outbox.Po
 }
 
 func (w *windowLog) nextRecords(ctx context.Context, lease relay.Lease, after outbox.Position, limit int) ([]outbox.Record, error) {
-	if records := w.fromStream(ctx, lease.Shard, after, limit); len(records) > 0 {
-		return records, nil
+	if l := w.knownLarge(lease.Shard, after.Tick); l != nil {
+		if records, err := w.fromLarge(ctx, l, after, limit); err != nil || len(records) > 0 {
+			return records, err
+		}
 	}
 	head, ok := w.headOf(lease, after)
 	if !ok {
@@ -97,22 +99,24 @@ func (w *windowLog) setHead(shard int, h windowHead) {
 
 // ended returns what follows in windows that have ended. With none it says how far they go.
 func (w *windowLog) ended(ctx context.Context, shard int, after outbox.Position, limit int) (records []outbox.Record, b windowBounds, err error) {
-	from, id := after.Tick, after.ID
+	from := after
 	for {
-		var floor outbox.Position
-		var events int
-		scan := newTickedScan(after.Epoch, &floor.Tick, &floor.ID, &events)
-		err = w.s.each(ctx, w.q.next, []any{int64(shard), from, id, int64(ticksMax), int64(limit)}, func(rows txn.Rows) error {
-			r, err := scan.read(rows)
-			records = append(records, r)
-			return err
-		})
+		records, large, err := w.page(ctx, shard, from, limit)
 		if err != nil {
 			return nil, b, err
 		}
 		if len(records) > 0 {
-			w.announceStream(shard, records, limit, events)
-			return records, b, kept(after, floor)
+			return records, b, nil
+		}
+		if large > 0 {
+			if from.Tick < large {
+				from.Tick, from.ID = large, 0
+			}
+			if records, err = w.fromLarge(ctx, w.largeWindow(shard, large), from, limit); err != nil || len(records) > 0 {
+				return records, b, err
+			}
+			from.Tick, from.ID = large+1, 0
+			continue
 		}
 		// Asked after the rows: what was purged before them is known now.
 		if b, err = w.boundsOf(ctx, shard); err != nil || b.last < 0 {
@@ -124,11 +128,36 @@ func (w *windowLog) ended(ctx context.Context, shard int, after outbox.Position,
 		if after.Tick > b.last {
 			return nil, b, fmt.Errorf("the last window is %d: the database has lost what it had, or is another one: %w", b.last, relay.ErrRetention)
 		}
-		if from = max(from, b.floor.Tick) + ticksMax; from >= b.last {
+		if from.Tick = max(from.Tick, b.floor.Tick) + ticksMax; from.Tick >= b.last {
 			return nil, b, nil
 		}
-		id = 0
+		from.ID = 0
 	}
+}
+
+// page returns what follows a position in windows that are not large, up to the first large one: that one's
+// tick when nothing comes before it, else 0.
+func (w *windowLog) page(ctx context.Context, shard int, after outbox.Position, limit int) (records []outbox.Record, large int64, err error) {
+	var floor outbox.Position
+	var events int
+	most := largeFrom(limit)
+	scan := newTickedScan(after.Epoch, &floor.Tick, &floor.ID, &events)
+	args := []any{int64(shard), after.Tick, after.ID, int64(ticksMax), int64(limit), int64(most)}
+	err = w.s.each(ctx, w.q.next, args, func(rows txn.Rows) error {
+		r, err := scan.read(rows)
+		switch {
+		case large != 0:
+		case events >= most:
+			large = r.Position.Tick
+		default:
+			records = append(records, r)
+		}
+		return err
+	})
+	if err != nil || len(records) == 0 {
+		return nil, large, err
+	}
+	return records, 0, kept(after, floor)
 }
 
 // kept refuses a position behind which something may be missing.
@@ -151,24 +180,32 @@ func (w *windowLog) boundsOf(ctx context.Context, shard int) (b windowBounds, er
 // endWindow makes the tick behind the last one when there is something new, and returns what stands in its
 // window. The tick is on disk when it returns.
 func (w *windowLog) endWindow(ctx context.Context, lease relay.Lease, last, epoch int64, limit int) ([]outbox.Record, error) {
-	var records []outbox.Record
-	var events int
+	most := largeFrom(limit)
+	records, events, err := w.makeTick(ctx, lease, last, epoch, limit, most)
+	if err != nil || events < most {
+		return records, err
+	}
+	return w.fromLarge(ctx, w.largeWindow(lease.Shard, last+1), outbox.Position{Epoch: epoch, Tick: last + 1}, limit)
+}
+
+// makeTick returns how many events the new tick's window has, none when there is no new tick, and those of them
+// that fit. Of a window of most events or more it is any one.
+func (w *windowLog) makeTick(ctx context.Context, lease relay.Lease, last, epoch int64, limit, most int) (records []outbox.Record, events int, err error) {
 	scan := newTickedScan(epoch, &events)
-	args := []any{int64(lease.Shard), last, lease.Fence, lease.Owner, int64(limit)}
-	err := w.s.each(ctx, w.q.tick, args, func(rows txn.Rows) error {
+	args := []any{int64(lease.Shard), last, lease.Fence, lease.Owner, int64(limit), int64(most)}
+	err = w.s.each(ctx, w.q.tick, args, func(rows txn.Rows) error {
 		r, err := scan.read(rows)
 		records = append(records, r)
 		return err
 	})
 	if errors.Is(err, ErrDuplicate) || errors.Is(err, ErrConflict) {
 		w.forgetHead(lease.Shard) // Somebody else has made this tick: it is there to be read.
-		return nil, nil
+		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	w.announceStream(lease.Shard, records, limit, events)
-	return records, nil
+	return records, events, nil
 }
 
 func (w *windowLog) forgetHead(shard int) {
@@ -194,8 +231,8 @@ func (w *windowLog) sequence(ctx context.Context, lease relay.Lease) (int64, err
 	if err != nil {
 		return 0, err
 	}
-	records, err := w.endWindow(ctx, lease, b.last, lease.Position.Epoch, 1)
-	if err != nil || len(records) == 0 {
+	_, events, err := w.makeTick(ctx, lease, b.last, lease.Position.Epoch, 1, 1)
+	if err != nil || events == 0 {
 		return b.last, err
 	}
 	w.forgetHead(lease.Shard)

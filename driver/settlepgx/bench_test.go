@@ -143,7 +143,7 @@ func BenchmarkDrain(b *testing.B) {
 		}
 		return time.Since(began)
 	}
-	for _, page := range []int{500, 1000} {
+	for _, page := range []int{500, 1000, 2000} {
 		b.Run(fmt.Sprint("page=", page), func(b *testing.B) {
 			var selected time.Duration
 			before := serverCPU()

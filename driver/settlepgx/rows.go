@@ -42,6 +42,9 @@ func (r *rows) Scan(dest ...any) error {
 		return fmt.Errorf("%d columns, %d destinations", len(values), len(dest))
 	}
 	for i, d := range dest {
+		if values[i] == nil && scanNull(d) {
+			continue
+		}
 		if fields[i].Format == pgtype.BinaryFormatCode && values[i] != nil && scanBinary(fields[i].DataTypeOID, values[i], d) {
 			continue
 		}
@@ -55,6 +58,19 @@ func (r *rows) Scan(dest ...any) error {
 	return nil
 }
 
+// scanNull reads a NULL into bytes; false leaves it to pgx, which refuses what cannot be NULL.
+func scanNull(dest any) bool {
+	switch d := dest.(type) {
+	case *sql.RawBytes:
+		*d = nil
+		return true
+	case *[]byte:
+		*d = nil
+		return true
+	}
+	return false
+}
+
 // scanBinary reads the types that the store's own tables have; false leaves the column to pgx.
 func scanBinary(oid uint32, v []byte, dest any) bool {
 	switch oid {
@@ -62,7 +78,9 @@ func scanBinary(oid uint32, v []byte, dest any) bool {
 		return scanInt(v, dest)
 	case pgtype.TextOID, pgtype.VarcharOID:
 		if s, ok := dest.(*string); ok {
-			*s = string(v)
+			if *s != string(v) { // Types, topics and producers are often those of the row before.
+				*s = string(v)
+			}
 			return true
 		}
 	case pgtype.ByteaOID, pgtype.UUIDOID:

@@ -84,10 +84,11 @@ func TestQueryPlans(t *testing.T) {
 	}
 	texts := statements(t)
 	for name, args := range map[string]string{
-		"outbox.next":          "0, 1000, 0, 256, 500",
-		"outbox.rest":          "0, 1000, 0",
+		"outbox.next":          "0, 1000, 0, 256, 500, 1000",
+		"outbox.parts":         "0, 1000, 256",
+		"outbox.part":          "0, 1000, 3000, 3256, 1000, 1100",
 		"outbox.bounds":        "0",
-		"outbox.tick":          "0, 4000, 1, 'x', 500",
+		"outbox.tick":          "0, 4000, 1, 'x', 500, 1000",
 		"outbox.open":          "0, 0, 100",
 		"outbox.oldest":        "0, 1000, 0, 100",
 		"outbox.foreign":       "0",

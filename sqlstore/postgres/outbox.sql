@@ -32,7 +32,7 @@ SELECT coalesce((SELECT xid FROM settle_outbox WHERE shard = $1 ORDER BY xid DES
 -- What stands in the windows from $2 on, in the first of them after $3: of as many windows as fill a page, and no
 -- more than $4. A window is what a snapshot shows and the one before does not: transactions that began after
 -- that one, and those that were running then. (OFFSET 0 keeps the planner from reading the whole log for the
--- latter; it knows nothing of windows.)
+-- latter; it knows nothing of windows.) Of a window of $6 events or more it returns any one: see parts.
 -- name: next
 WITH w AS MATERIALIZED (
     SELECT tick, snapshot, prev, events, floor_tick, floor_id FROM (
@@ -46,7 +46,7 @@ WITH w AS MATERIALIZED (
 )
 SELECT w.floor_tick, w.floor_id, w.events, w.tick, o.id, o.created_at, o.event_id, o.type, o.version, o.topic, o.aggregate_type, o.aggregate_id, o.occurred_at,
     o.trace_parent, o.correlation_id, o.causation_id, o.idempotency_key, o.producer, o.data
-FROM w CROSS JOIN LATERAL (
+FROM w CROSS JOIN LATERAL (SELECT * FROM (
     SELECT o.* FROM settle_outbox o
     WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(w.prev) AND o.xid < pg_snapshot_xmax(w.snapshot)
         AND pg_visible_in_snapshot(o.xid, w.snapshot)
@@ -54,23 +54,37 @@ FROM w CROSS JOIN LATERAL (
     SELECT o.* FROM pg_snapshot_xip(w.prev) AS x (xid) CROSS JOIN LATERAL (
         SELECT o.* FROM settle_outbox o
         WHERE o.shard = $1 AND o.xid = x.xid AND pg_visible_in_snapshot(o.xid, w.snapshot) OFFSET 0) o) o
-WHERE w.tick > $2 OR o.id > $3::bigint
+    LIMIT CASE WHEN w.events >= $6::bigint THEN 1 END) o
+WHERE w.tick > $2 OR o.id > $3::bigint OR w.events >= $6
 ORDER BY w.tick, o.id LIMIT $5;
 
--- The rest of one window.
--- name: rest
-SELECT o.id, o.created_at, o.event_id, o.type, o.version, o.topic, o.aggregate_type, o.aggregate_id, o.occurred_at,
+-- How the rows of a large window lie: for each $3 row numbers in a row, which there are, and which transactions
+-- wrote them. It needs the index only.
+-- name: parts
+SELECT min(o.id), max(o.id), min(o.xid), max(o.xid), count(*) FROM (
+    SELECT o.id, o.xid::text::bigint AS xid
+    FROM settle_tick p JOIN settle_tick t ON t.shard = p.shard AND t.tick = p.tick + 1
+    CROSS JOIN LATERAL (
+        SELECT o.xid, o.id FROM settle_outbox o
+        WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(t.snapshot)
+            AND pg_visible_in_snapshot(o.xid, t.snapshot)
+        UNION ALL
+        SELECT o.xid, o.id FROM pg_snapshot_xip(p.snapshot) AS x (xid) CROSS JOIN LATERAL (
+            SELECT o.xid, o.id FROM settle_outbox o
+            WHERE o.shard = $1 AND o.xid = x.xid AND pg_visible_in_snapshot(o.xid, t.snapshot) OFFSET 0) o) o
+    WHERE p.shard = $1 AND p.tick = $2::bigint - 1 AND t.tick = $2 OFFSET 0) o
+GROUP BY o.id / $3::bigint ORDER BY 1;
+
+-- A part of a window: the row numbers after $3 up to $4, which transactions $5 to $6 wrote.
+-- name: part
+SELECT r.floor_tick, r.floor_id, t.tick, o.id, o.created_at, o.event_id, o.type, o.version, o.topic, o.aggregate_type, o.aggregate_id, o.occurred_at,
     o.trace_parent, o.correlation_id, o.causation_id, o.idempotency_key, o.producer, o.data
-FROM settle_tick p JOIN settle_tick t ON t.shard = p.shard AND t.tick = p.tick + 1
+FROM settle_relay r JOIN settle_tick p ON p.shard = r.shard JOIN settle_tick t ON t.shard = r.shard
 CROSS JOIN LATERAL (
     SELECT o.* FROM settle_outbox o
-    WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(t.snapshot)
-        AND pg_visible_in_snapshot(o.xid, t.snapshot)
-    UNION ALL
-    SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) CROSS JOIN LATERAL (
-        SELECT o.* FROM settle_outbox o
-        WHERE o.shard = $1 AND o.xid = x.xid AND pg_visible_in_snapshot(o.xid, t.snapshot) OFFSET 0) o) o
-WHERE p.shard = $1 AND p.tick = $2::bigint - 1 AND t.tick = $2 AND o.id > $3 ORDER BY o.id;
+    WHERE o.shard = $1 AND o.xid >= $5::bigint::text::xid8 AND o.xid <= $6::bigint::text::xid8 AND o.id > $3 AND o.id <= $4
+        AND pg_visible_in_snapshot(o.xid, t.snapshot) AND NOT pg_visible_in_snapshot(o.xid, p.snapshot) OFFSET 0) o
+WHERE r.shard = $1 AND p.tick = $2::bigint - 1 AND t.tick = $2 ORDER BY o.id;
 
 -- How far the windows go, who owns the shard, and up to where something may have been purged.
 -- name: bounds
@@ -80,6 +94,7 @@ FROM settle_relay r WHERE r.shard = $1;
 -- Ends a window when something is visible that is in none yet, and returns what stands in it. The statement's
 -- own snapshot is the new tick's. It holds the owner's row, so that a newer owner comes before or after it, and
 -- with nothing new it writes nothing. It is on disk when it returns, and so is all that it shows. $2 is the last tick as the owner knows it.
+-- Of $6 events or more it returns any one: see parts.
 -- name: tick
 WITH p AS MATERIALIZED (
     SELECT tick, snapshot FROM settle_tick WHERE shard = $1 ORDER BY tick DESC LIMIT 1
@@ -103,7 +118,7 @@ WITH p AS MATERIALIZED (
 )
 SELECT n.events, n.tick, o.id, o.created_at, o.event_id, o.type, o.version, o.topic, o.aggregate_type, o.aggregate_id, o.occurred_at,
     o.trace_parent, o.correlation_id, o.causation_id, o.idempotency_key, o.producer, o.data
-FROM n CROSS JOIN p CROSS JOIN LATERAL (
+FROM n CROSS JOIN p CROSS JOIN LATERAL (SELECT * FROM (
     SELECT o.* FROM settle_outbox o
     WHERE o.shard = $1 AND o.xid >= pg_snapshot_xmax(p.snapshot) AND o.xid < pg_snapshot_xmax(n.snapshot)
         AND pg_visible_in_snapshot(o.xid, n.snapshot)
@@ -111,6 +126,7 @@ FROM n CROSS JOIN p CROSS JOIN LATERAL (
     SELECT o.* FROM pg_snapshot_xip(p.snapshot) AS x (xid) CROSS JOIN LATERAL (
         SELECT o.* FROM settle_outbox o
         WHERE o.shard = $1 AND o.xid = x.xid AND pg_visible_in_snapshot(o.xid, n.snapshot) OFFSET 0) o) o
+    LIMIT CASE WHEN n.events >= $6::bigint THEN 1 END) o
 ORDER BY o.id LIMIT $5;
 
 -- What is in no window yet, for the operator's list.
