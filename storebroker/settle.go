@@ -61,6 +61,9 @@ func (k *keeper) run(ctx context.Context) error {
 		ring = r
 	}
 	pause := k.b.cfg.SettleEvery
+	if k.sequencer != nil {
+		pause = 0 // What has gathered waits for its positions.
+	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	for {

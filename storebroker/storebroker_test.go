@@ -361,3 +361,26 @@ func TestRunSequencesAndSettlesWhatIsShared(t *testing.T) {
 		}
 	})
 }
+
+func TestRunBeginsWithWhatHasGathered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		must(t, add(t.Context(), store, happened("topic", 3)))
+		source := &sequenced{Source: store.Outbox()}
+		b, err := New(map[string]relay.Source{producer: source}, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- b.Run(ctx) }()
+		synctest.Wait() // No time passes.
+		if source.given.ID != 3 {
+			t.Errorf("positions are given up to %s at the start, want 0.0.3", source.given)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
