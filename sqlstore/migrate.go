@@ -22,6 +22,10 @@ import (
 type Schema struct {
 	Name  string
 	Files fs.FS
+	// Newer accepts tables to which further migrations have been applied than Files has, so that an old program
+	// can be started beside a new one, or again instead of it. It promises that migrations leave alone what
+	// older programs use: they add, and take away only what no program that may still start knows.
+	Newer bool
 }
 
 // schemaName is the name of settle's own schema.
@@ -104,15 +108,16 @@ func (m *migrator) schema(ctx context.Context, s Schema) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := compare(s.Name, all, done); err != nil {
+	if err := s.compare(all, done); err != nil {
 		return 0, err
 	}
-	for i, mig := range all[len(done):] {
+	missing := all[min(len(done), len(all)):]
+	for i, mig := range missing {
 		if err := m.apply(ctx, s.Name, mig); err != nil {
 			return i, fmt.Errorf("%s: %w", mig.file, err)
 		}
 	}
-	return len(all) - len(done), nil
+	return len(missing), nil
 }
 
 func (m *migrator) apply(ctx context.Context, schema string, mig migration) (err error) {
@@ -183,14 +188,14 @@ func eachRow(
 	return errors.Join(rows.Err(), rows.Close())
 }
 
-// compare refuses a database that is newer than the program, or whose past is another one.
-func compare(schema string, all []migration, done [][]byte) error {
-	if len(done) > len(all) {
-		return fmt.Errorf("schema %s is at version %d, this program knows %d: %w", schema, len(done), len(all), ErrSchema)
+// compare refuses a database that is newer than the program, unless it may be, or whose past is another one.
+func (s Schema) compare(all []migration, done [][]byte) error {
+	if len(done) > len(all) && !s.Newer {
+		return fmt.Errorf("schema %s is at version %d, this program knows %d: %w", s.Name, len(done), len(all), ErrSchema)
 	}
-	for i, digest := range done {
+	for i, digest := range done[:min(len(done), len(all))] {
 		if !bytes.Equal(digest, all[i].digest[:]) {
-			return fmt.Errorf("schema %s: %s is not the one that was applied: %w", schema, all[i].file, ErrSchema)
+			return fmt.Errorf("schema %s: %s is not the one that was applied: %w", s.Name, all[i].file, ErrSchema)
 		}
 	}
 	return nil
@@ -211,7 +216,7 @@ func (s *Store) checkSchemas(ctx context.Context, texts map[string]string) error
 		if err != nil {
 			return s.backend.classify(err)
 		}
-		if err := compare(schema.Name, all, done); err != nil {
+		if err := schema.compare(all, done); err != nil {
 			return err
 		}
 		if len(done) < len(all) {

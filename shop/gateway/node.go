@@ -87,8 +87,19 @@ func NewNode(cfg NodeConfig) http.Handler {
 	return front(routes)
 }
 
-// startingHeader marks what a process answers before it runs: the request has done nothing.
-const startingHeader = "X-Settle-Starting"
+// instanceHeader is how a process tells gateways how it is: starting, when the request has done nothing, or ending.
+const (
+	instanceHeader   = "X-Settle-Instance"
+	instanceStarting = "starting"
+	instanceEnding   = "ending"
+)
+
+// SetEnding has an answer say that its process ends: the connection is closed with it, and gateways ask other
+// instances from then on.
+func SetEnding(h http.Header) {
+	h.Set(instanceHeader, instanceEnding)
+	h.Set("Connection", "close")
+}
 
 // NewStarting returns what a process serves before its services run: how it is, and for everything else that it
 // is too early.
@@ -98,7 +109,7 @@ func NewStarting(metrics http.Handler, ready func(ctx context.Context) error) ht
 		mux.Handle(route, h)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set(startingHeader, "1")
+		w.Header().Set(instanceHeader, instanceStarting)
 		early := problem.New(http.StatusServiceUnavailable, "not-ready", "The shop is not ready", "Nothing was done: try again.", nil)
 		early.RetryAfter = time.Second
 		early.Send(w)

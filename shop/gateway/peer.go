@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,8 +30,12 @@ const (
 	peerRetryAfter    = time.Second
 	instancesMax      = 64
 	peerIdleConnsMax  = 256
-	peerIdleTimeout   = time.Minute // Below the two minutes of the servers, so that it is we who close.
 	problemDetailsMax = 64 << 10
+	// A process that ends says so for a while (serve --drain-delay, half a second) before it stops to listen: a
+	// request that is sent just then is lost, and nobody can tell whether it was read. So it is asked last for
+	// endingFor, and we close idle connections before it does.
+	endingFor       = 2 * time.Second
+	peerIdleTimeout = 250 * time.Millisecond
 )
 
 // Peer is a service that runs in other processes, in one instance or in several. As an
@@ -47,6 +52,7 @@ type Peer struct {
 type instance struct {
 	base *url.URL
 	seen atomic.Int64 // when it last told of itself, in Unix nanoseconds
+	ends atomic.Int64 // when it last said that it ends
 }
 
 var _ http.RoundTripper = (*Peer)(nil)
@@ -73,14 +79,12 @@ func NewPeer(service string, urls []string) (*Peer, error) {
 
 // RoundTrip implements [http.RoundTripper]. Its error is an [*UnreachableError].
 func (p *Peer) RoundTrip(r *http.Request) (*http.Response, error) {
-	first := int(p.turn.Add(1))
 	var last *UnreachableError
-	for i := range p.instances {
+	for i, in := range p.turns() {
 		again, err := repeated(r, i)
 		if err != nil {
 			return nil, err
 		}
-		in := p.instances[(first+i)%len(p.instances)]
 		resp, err := p.send(again, in)
 		if err == nil && (!repeatable(r) || !away(resp.StatusCode) || i == len(p.instances)-1) {
 			return resp, nil
@@ -96,13 +100,38 @@ func (p *Peer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, last
 }
 
+// turns returns the instances in the order in which they are asked: in turn, and those that end after the others, the
+// last to say so last: the first may be back already.
+func (p *Peer) turns() []*instance {
+	first := int(p.turn.Add(1))
+	all := make([]*instance, 0, len(p.instances))
+	var ending []*instance
+	for i := range p.instances {
+		in := p.instances[(first+i)%len(p.instances)]
+		if time.Since(time.Unix(0, in.ends.Load())) < endingFor {
+			ending = append(ending, in)
+			continue
+		}
+		all = append(all, in)
+	}
+	slices.SortFunc(ending, func(a, b *instance) int { return cmp.Compare(a.ends.Load(), b.ends.Load()) })
+	return append(all, ending...)
+}
+
 func (p *Peer) send(r *http.Request, in *instance) (*http.Response, error) {
 	r.URL.Scheme, r.URL.Host, r.Host = in.base.Scheme, in.base.Host, in.base.Host
 	resp, err := p.transport.RoundTrip(r)
-	if err != nil || resp.Header.Get(startingHeader) == "" {
-		return resp, err
+	if err != nil {
+		return nil, err
 	}
-	return nil, errors.Join(fmt.Errorf("%s: %w", in.base, errStarting), resp.Body.Close())
+	switch resp.Header.Get(instanceHeader) {
+	case instanceStarting:
+		return nil, errors.Join(fmt.Errorf("%s: %w", in.base, errStarting), resp.Body.Close())
+	case instanceEnding:
+		in.ends.Store(time.Now().UnixNano())
+	}
+	resp.Header.Del(instanceHeader) // It is not about who passes the answer on.
+	return resp, nil
 }
 
 // repeated returns the request for its n-th attempt, with a body of its own.

@@ -200,6 +200,35 @@ func TestOtherInstances(t *testing.T) {
 	}
 }
 
+// TestEndingInstanceIsAskedLast wants requests kept away from an instance that has said that it ends, for as long as
+// there is another one.
+func TestEndingInstanceIsAskedLast(t *testing.T) {
+	var asked atomic.Int32
+	ending := serveAt(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		SetEnding(w.Header())
+	}))
+	var away atomic.Bool
+	well := serveAt(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if away.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	r := newRig(t, apart(newPeer(t, "order", ending, well)))
+	for range 8 {
+		if w := r.send("GET /orders/1"); w.Code != http.StatusOK || w.Header().Get(instanceHeader) != "" {
+			t.Errorf("answer %d %v", w.Code, w.Header())
+		}
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("an instance that ends was asked %d times", n)
+	}
+	away.Store(true)
+	if w := r.send("GET /orders/1"); w.Code != http.StatusOK {
+		t.Errorf("nobody else is there: %d", w.Code)
+	}
+}
+
 func TestOperatorsReachPeers(t *testing.T) {
 	r := newRig(t)
 	url := serveAt(t, r.node("payment"))

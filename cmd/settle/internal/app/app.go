@@ -128,6 +128,9 @@ func (a *App) openFront(ctx context.Context) (err error) {
 	}
 	a.starting = gateway.NewStarting(a.metricsHandler(), a.Ready)
 	a.front.http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a.draining.Load() {
+			gateway.SetEnding(w.Header())
+		}
 		if a.started.Load() == 0 {
 			a.starting.ServeHTTP(w, r)
 			return

@@ -3,6 +3,7 @@ package app_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -10,10 +11,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/settledev/settle/cmd/settle/internal/app"
 	"github.com/settledev/settle/driver/settlesqlite"
+	"github.com/settledev/settle/shop/order"
 	"github.com/settledev/settle/sqlstore"
 )
 
@@ -68,13 +71,30 @@ func TestSchema(t *testing.T) {
 		}
 	}
 	opts.Migrate = true
-	a, err := app.Open(t.Context(), opts)
+	opened := func() {
+		t.Helper()
+		a, err := app.Open(t.Context(), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	opened()
+	// The next version adds a column: this one can be started again, with and without --migrate.
+	next := fstest.MapFS{"0002_note.sql": {Data: []byte("ALTER TABLE orders ADD COLUMN note TEXT NOT NULL DEFAULT '';")}}
+	first, err := fs.ReadFile(order.Migrations("sqlite"), "0001_order.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Close(); err != nil {
-		t.Error(err)
+	next["0001_order.sql"] = &fstest.MapFile{Data: first}
+	if n, err := settlesqlite.Migrate(t.Context(), path, sqlstore.Schema{Name: "order", Files: next}); n != 1 || err != nil {
+		t.Fatal(n, err)
 	}
+	opened()
+	opts.Migrate = false
+	opened()
 }
 
 // TestSecrets opens the parts of a shop on one directory at once: all of them have the same secrets.
@@ -130,6 +150,7 @@ func TestDrain(t *testing.T) {
 	if err := a.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	closes := false // the connection, after the last answer
 	status := func(path string) int {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, a.URL()+path, http.NoBody)
 		if err != nil {
@@ -140,6 +161,7 @@ func TestDrain(t *testing.T) {
 			return 0
 		}
 		_ = resp.Body.Close()
+		closes = resp.Close
 		return resp.StatusCode
 	}
 	if got := status("/readyz"); got != http.StatusOK {
@@ -153,7 +175,9 @@ func TestDrain(t *testing.T) {
 			break
 		}
 		if got == http.StatusServiceUnavailable {
-			draining = true
+			if draining = true; !closes {
+				t.Error("a draining process keeps a connection")
+			}
 			if got := status("/products"); got != http.StatusOK && got != 0 {
 				t.Errorf("a draining process answers %d", got)
 			}

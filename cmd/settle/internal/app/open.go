@@ -104,7 +104,7 @@ func schemas(service, dialect string) []sqlstore.Schema {
 	default:
 		return nil
 	}
-	return []sqlstore.Schema{{Name: service, Files: files}}
+	return []sqlstore.Schema{{Name: service, Files: files, Newer: true}} // See docs/operate.md, rolling deploys.
 }
 
 // openStore opens a service's database; see [Database.Open].
