@@ -19,8 +19,8 @@ import (
 const (
 	// sizeDefault is the largest message that a topic takes where it cannot be asked: Kafka's default.
 	sizeDefault = 1<<20 + 12
-	// topicLooks is how often a missing topic is looked for, a topicPause apart: the broker that is asked
-	// may be a moment behind the one that created it.
+	// topicLooks is how often a missing topic is looked for that others have to create, a topicPause apart: the
+	// broker that is asked may be a moment behind the one that created it.
 	topicLooks = 10
 	topicPause = 100 * time.Millisecond
 )
@@ -68,14 +68,13 @@ func (b *Broker) findTopic(ctx context.Context, name string) (*topic, error) {
 		if err == nil || !errors.Is(err, kerr.UnknownTopicOrPartition) {
 			return t, err
 		}
-		if !b.cfg.NoCreateTopics {
-			if err := b.createTopic(ctx, name); err != nil {
+		if b.cfg.NoCreateTopics {
+			if look == topicLooks {
 				return nil, err
 			}
-		}
-		if look == topicLooks {
+		} else if err := b.createTopic(ctx, name); err != nil {
 			return nil, err
-		}
+		} // It exists now; a busy cluster may take seconds to say so.
 		if err := pause(ctx, topicPause); err != nil {
 			return nil, err
 		}
