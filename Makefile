@@ -55,14 +55,11 @@ bench-peers: services-setup ## measure beside River, Watermill and Debezium, on 
 cluster: services-setup build ## one process per service on servers, replaying the month; STORE=postgres|mysql BROKER=kafka|nats|redis|rabbit|store ARGS=--keep
 	STORE=$(STORE) BROKER=$(BROKER) scripts/cluster.sh $(ARGS)
 
-crash: ## kill real processes KILLS (50) times; SEED=n repeats a run; STORE=postgres BROKER=kafka: on servers, and those too
+crash: ## hurt real processes KILLS (50) times; SEED=n repeats a run; STORE=postgres|mysql BROKER=...: one process per service, and the servers too
 ifdef STORE
 	scripts/test-setup.sh
-	go build -o bin/settle ./cmd/settle
-	STORE=$(STORE) BROKER=$(BROKER) KILLS=$(KILLS) SEED=$(SEED) scripts/cluster.sh
-else
-	go test ./test/crash -run TestCrash -count=1 -timeout 2h -v -args -kills=$(KILLS) $(SEED:%=-seed=%)
 endif
+	go test ./test/crash -run '^$(if $(STORE),TestServers,TestCrash)$$' -count=1 -timeout 2h -v -args -kills=$(KILLS) $(SEED:%=-seed=%) $(STORE:%=-store=%) $(BROKER:%=-broker=%)
 
 gen: services-setup ## run the conformance suites and write docs/capabilities.md from them
 	go run ./test/capabilities

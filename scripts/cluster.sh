@@ -3,16 +3,12 @@
 # Replays a month of orders through the gateway; the exit code is the verdict of the books.
 #   STORE   postgres (default) or mysql, or a URL whose path begins each database's name
 #   BROKER  kafka (default), nats, redis, rabbit, store, or a URL
-#   KILLS   how many services and servers are killed (SIGKILL) and started again meanwhile, at random. Default 0
-#   SEED    repeats which and when. Default: a new one, which is printed
 #   --keep  goes on serving until Ctrl-C
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 store=${STORE:-postgres}
 broker=${BROKER:-kafka}
-kills=${KILLS:-0}
-seed=${SEED:-$$}
 keep=
 [ "${1:-}" = --keep ] && keep=1
 services=(order inventory payment shipping notify platform catalog gateway)
@@ -86,19 +82,18 @@ pgsim=127.0.0.1:${ports[8]} platform=127.0.0.1:${ports[9]} peers=()
 for i in "${!services[@]}"; do peers+=(--peer "${services[i]}=http://127.0.0.1:${ports[i]}"); done
 shop=http://127.0.0.1:${ports[7]}
 
-start() { # place among pids, name, arguments
-  local place=$1 name=$2
-  shift 2
+start() { # name, arguments
+  local name=$1
+  shift
   # A group of its own: Ctrl-C is for this script, which lets everything drain.
-  setsid "$settle" "$@" >>"$dir/$name.log" 2>&1 &
-  pids[place]=$!
+  setsid "$settle" "$@" >"$dir/$name.log" 2>&1 &
+  pids+=($!)
 }
-start_service() { # place among services
-  start $(($1 + 1)) "${services[$1]}" serve --services "${services[$1]}" --store "$store" --broker "$broker" --topic-prefix "$run" --dir "$dir" \
-    --addr "127.0.0.1:${ports[$1]}" "${peers[@]}" --gateway-url "http://$pgsim" --platform-url "http://$platform"
-}
-start 0 outside outside --dir "$dir" --addr-gateway "$pgsim" --addr-platform "$platform" --webhook-url "$shop/webhooks/payments"
-for i in "${!services[@]}"; do start_service "$i"; done
+start outside outside --dir "$dir" --addr-gateway "$pgsim" --addr-platform "$platform" --webhook-url "$shop/webhooks/payments"
+for i in "${!services[@]}"; do
+  start "${services[i]}" serve --services "${services[i]}" --store "$store" --broker "$broker" --topic-prefix "$run" --dir "$dir" \
+    --addr "127.0.0.1:${ports[i]}" "${peers[@]}" --gateway-url "http://$pgsim" --platform-url "http://$platform"
+done
 for i in "${!services[@]}"; do
   for ((n = 0; ; n++)); do
     curl -fs -o "$dir/ready" "http://127.0.0.1:${ports[i]}/readyz" && break
@@ -108,50 +103,10 @@ for i in "${!services[@]}"; do
   say "${services[i]} is ready at http://127.0.0.1:${ports[i]}, process ${pids[i + 1]}"
 done
 
-# A process that finds its database or its broker away when it starts ends, and is started again, as a
-# supervisor does.
-revive() {
-  local i
-  for i in "${!services[@]}"; do
-    kill -0 "${pids[i + 1]}" 2>/dev/null || { say "starting ${services[i]} again: $(tail -n 1 "$dir/${services[i]}.log" | cut -c1-300)" && start_service "$i"; }
-  done
-}
-
-# Kills what a number chooses: a service, or one of the servers that this script may start again.
-kill_one() {
-  local n=$((RANDOM % (${#services[@]} + ${#names[@]})))
-  if ((n < ${#services[@]})); then
-    kill -KILL "${pids[n + 1]}" 2>/dev/null || true
-    wait "${pids[n + 1]}" 2>/dev/null || true
-    start_service "$n"
-    say "killed ${services[n]}"
-    return
-  fi
-  local server=${names[n - ${#services[@]}]}
-  # Whoever has the server's directory open for its data, and is not its keeper.
-  pkill -KILL -f "tmp/services/$server/" || true
-  go run ./test/services down "$server" >/dev/null 2>&1 || true # Its keeper.
-  go run ./test/services up "$server" >/dev/null 2>&1 || die "$server does not start again"
-  say "killed $server"
-}
-
 verdict=0
 $settle replay-data --url "$shop" --token-file "$dir/operator-token" --gateway-url "http://$pgsim" --platform-url "http://$platform" \
   --journal "$dir/replay.journal" --report "$dir/report.json" &
 replay=$!
-if ((kills)); then
-  say "seed $seed"
-  RANDOM=$seed
-  for ((k = 0; k < kills; k++)); do
-    sleep "0.$((RANDOM % 900 + 100))"
-    kill_one
-    revive
-  done
-  while kill -0 "$replay" 2>/dev/null; do
-    revive
-    sleep 1
-  done
-fi
 wait "$replay" || verdict=$?
 replay=
 if [ -n "$keep" ]; then
