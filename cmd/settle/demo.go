@@ -132,7 +132,9 @@ func (d *demoCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	return serveWhile(ctx, opts, t, nil, func(ctx context.Context, a *app.App) error {
+	return serveWhile(ctx, opts, t, func(ctx context.Context, a *app.App) error {
+		return a.RefuseForeign(ctx, file)
+	}, func(ctx context.Context, a *app.App) error {
 		return d.replay(ctx, t, a, file, percent)
 	})
 }

@@ -183,3 +183,34 @@ func TestDemoOnServers(t *testing.T) {
 		})
 	}
 }
+
+// TestForeignTopics starts a demo with new databases on the topics of another one: it is refused by name, and says
+// what to do. Whoever has the topics goes on.
+func TestForeignTopics(t *testing.T) {
+	binary.NeedsProcesses(t)
+	for name, kind := range map[string]server.Kind{"kafka": server.Kafka, "nats": server.NATS, "redis": server.Redis} {
+		t.Run(name, func(t *testing.T) {
+			broker, data := server.Shared(t, kind), retail(t, 20)
+			first, second := newDir(t), newDir(t)
+			prefix := fmt.Sprintf("foreign%d", time.Now().UnixNano())
+			demo := func(dir string, more ...string) binary.Output {
+				t.Helper()
+				return binary.Run(t, append([]string{"demo", "--dir", dir, "--addr", "127.0.0.1:0", "--exit", "--data", data, "--broker", broker}, more...)...)
+			}
+			for range 2 {
+				if out := demo(first, "--topic-prefix", prefix); out.Code != 0 {
+					t.Fatalf("exit code %d\n%s", out.Code, out.Stderr)
+				}
+			}
+			out := demo(second, "--topic-prefix", prefix)
+			for _, want := range []string{"order-events", "shipping-events", "--fresh", "--topic-prefix"} {
+				if out.Code != 2 || strings.Count(out.Stderr, "\n") != 1 || !strings.Contains(out.Stderr, want) {
+					t.Errorf("topics of another shop: exit code %d, want 2 and %q in one line:\n%s", out.Code, want, out.Stderr)
+				}
+			}
+			if out := demo(second, "--fresh"); out.Code != 0 {
+				t.Errorf("with --fresh: exit code %d\n%s", out.Code, out.Stderr)
+			}
+		})
+	}
+}
