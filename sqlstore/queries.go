@@ -7,9 +7,10 @@ import (
 	"io/fs"
 	"iter"
 	"maps"
-	"path"
 	"slices"
 	"strings"
+
+	"github.com/settledev/settle/internal/statement"
 )
 
 //go:embed sqlite/*.sql postgres/*.sql mysql/*.sql
@@ -24,9 +25,9 @@ type Dialect struct {
 
 // The folders of the dialects, and their names.
 const (
-	sqliteName   = "sqlite"
-	postgresName = "postgres"
-	mysqlName    = "mysql"
+	sqliteName   = statement.SQLite
+	postgresName = statement.Postgres
+	mysqlName    = statement.MySQL
 )
 
 // SQLite is the dialect of SQLite 3.45 and newer.
@@ -70,56 +71,11 @@ func (d Dialect) load() (map[string]string, error) {
 	if d.dir == nil {
 		return nil, errors.New("no dialect")
 	}
-	names, err := fs.Glob(d.dir, "[a-z]*.sql")
+	texts, err := statement.Load(d.dir)
 	if err != nil {
-		return nil, err
-	}
-	texts := map[string]string{}
-	for _, file := range names {
-		src, err := fs.ReadFile(d.dir, file)
-		if err != nil {
-			return nil, err
-		}
-		contract := strings.TrimSuffix(path.Base(file), ".sql")
-		if err := parseStatements(texts, contract, string(src)); err != nil {
-			return nil, fmt.Errorf("%s/%s: %w", d.name, file, err)
-		}
+		return nil, fmt.Errorf("%s/%w", d.name, err)
 	}
 	return texts, nil
-}
-
-// parseStatements splits a file at its lines "-- name: x". Other comment lines are left out: they are
-// for whoever reads the file.
-func parseStatements(texts map[string]string, contract, src string) error {
-	name := ""
-	for line := range strings.Lines(src) {
-		if after, ok := strings.CutPrefix(line, "-- name: "); ok {
-			name = contract + "." + strings.TrimSpace(after)
-			if _, dup := texts[name]; dup {
-				return fmt.Errorf("statement %s stands there twice", name)
-			}
-			texts[name] = ""
-			continue
-		}
-		if strings.HasPrefix(line, "--") {
-			continue
-		}
-		if name == "" {
-			if strings.TrimSpace(line) != "" {
-				return fmt.Errorf("text before the first name: %.60q", line)
-			}
-			continue
-		}
-		texts[name] += line
-	}
-	for name, text := range texts {
-		text = strings.TrimSuffix(strings.TrimSpace(text), ";")
-		if text == "" {
-			return fmt.Errorf("statement %s is empty", name)
-		}
-		texts[name] = text
-	}
-	return nil
 }
 
 // statements hands out texts by name and remembers which were missing, so that a dialect that lacks one

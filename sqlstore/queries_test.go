@@ -1,7 +1,6 @@
 package sqlstore
 
 import (
-	"maps"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -9,23 +8,6 @@ import (
 	"github.com/settledev/settle/event"
 	"github.com/settledev/settle/txn"
 )
-
-func TestParseStatements(t *testing.T) {
-	texts := map[string]string{}
-	src := "-- A file.\n\n-- name: one\nSELECT 1\n  FROM t;\n\n-- Of the second.\n-- name: two\nSELECT 2;\n"
-	if err := parseStatements(texts, "c", src); err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]string{"c.one": "SELECT 1\n  FROM t", "c.two": "SELECT 2"}
-	if !maps.Equal(texts, want) {
-		t.Errorf("got %q", texts)
-	}
-	for _, bad := range []string{"SELECT 1;\n-- name: a\nSELECT 1", "-- name: a\n", "-- name: a\nSELECT 1;\n-- name: a\nSELECT 2;"} {
-		if err := parseStatements(map[string]string{}, "c", bad); err == nil {
-			t.Errorf("accepted %q", bad)
-		}
-	}
-}
 
 // TestDialects proves that each dialect has every statement that a store asks for, and no other.
 func TestDialects(t *testing.T) {
