@@ -18,9 +18,14 @@ type leasedLog struct {
 	s *Store
 	q leasedSQL
 	// oldest returns the position before the first one of an epoch that can still be read.
-	oldest func(ctx context.Context, shard int, epoch int64) (outbox.Position, error)
+	oldest func(ctx context.Context, from querier, shard int, epoch int64) (outbox.Position, error)
 	// begin makes what a shard needs, in the transaction of a claim, and checks what its past was.
 	begin func(ctx context.Context, tx *txn.Tx, shard int, row *shardRow) error
+}
+
+// querier is a transaction, or a store.
+type querier interface {
+	QueryRow(ctx context.Context, query string, args []any, dest ...any) error
 }
 
 type leasedSQL struct {
@@ -137,7 +142,7 @@ func (l *leasedLog) Advance(ctx context.Context, lease relay.Lease, to outbox.Po
 // Rewind implements [relay.Source].
 func (l *leasedLog) Rewind(ctx context.Context, lease relay.Lease, to outbox.Position) error {
 	err := l.fenced(ctx, lease, func(ctx context.Context, tx *txn.Tx, row shardRow) error {
-		oldest, err := l.oldest(ctx, lease.Shard, to.Epoch) // While the row is held, nobody purges.
+		oldest, err := l.oldest(ctx, tx, lease.Shard, to.Epoch) // While the row is held, nobody purges.
 		switch {
 		case err != nil:
 			return err
@@ -180,17 +185,18 @@ func (l *leasedLog) Listen() (<-chan struct{}, func()) { return l.s.outboxBell.l
 
 // AddMark implements [relay.Marks].
 func (l *leasedLog) AddMark(ctx context.Context, lease relay.Lease, m relay.Mark) error {
-	oldest, err := l.oldest(ctx, lease.Shard, m.Position.Epoch)
-	if err == nil {
-		err = l.fenced(ctx, lease, func(ctx context.Context, tx *txn.Tx, _ shardRow) error {
-			p, shard := m.Position, int64(lease.Shard)
-			if _, err := tx.Exec(ctx, l.q.mark, shard, p.Epoch, p.Tick, p.ID, nanos(m.At), m.Tail); err != nil {
-				return err
-			}
-			_, err := tx.Exec(ctx, l.q.markDrop, shard, oldest.Epoch, oldest.Tick, oldest.ID)
+	err := l.fenced(ctx, lease, func(ctx context.Context, tx *txn.Tx, _ shardRow) error {
+		oldest, err := l.oldest(ctx, tx, lease.Shard, m.Position.Epoch)
+		if err != nil {
 			return err
-		})
-	}
+		}
+		p, shard := m.Position, int64(lease.Shard)
+		if _, err := tx.Exec(ctx, l.q.mark, shard, p.Epoch, p.Tick, p.ID, nanos(m.At), m.Tail); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, l.q.markDrop, shard, oldest.Epoch, oldest.Tick, oldest.ID)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("sqlstore: mark %s: %w", m.Position, err)
 	}

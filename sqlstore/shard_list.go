@@ -56,13 +56,15 @@ func (l *shardLog) purge(ctx context.Context, shard int, before time.Time, limit
 	return gone, err
 }
 
-// beforeFirst returns the position before the oldest event kept.
-func (l *shardLog) beforeFirst(ctx context.Context, shard int, _ int64) (outbox.Position, error) {
-	var first, seq int64
-	err := l.s.row(ctx, l.q.first, []any{int64(shard)}, &first)
+// beforeFirst implements leasedLog.oldest: the position before the oldest event kept.
+func (l *shardLog) beforeFirst(ctx context.Context, from querier, shard int, _ int64) (outbox.Position, error) {
+	var first, seq, shown int64
+	err := from.QueryRow(ctx, l.q.first, []any{int64(shard)}, &first)
 	if err == nil && first == 0 {
-		seq, _, err = l.last(ctx, shard)
-		first = seq + 1
+		err = from.QueryRow(ctx, l.q.last, []any{int64(shard)}, &seq, &shown)
+		if first = seq + 1; errors.Is(err, sql.ErrNoRows) {
+			err = nil // Nobody has owned it yet.
+		}
 	}
 	return outbox.Position{ID: first - 1}, err
 }

@@ -153,10 +153,10 @@ func (w *windowLog) beginShard(ctx context.Context, tx *txn.Tx, shard int, row *
 }
 
 // oldestKept implements leasedLog.oldest.
-func (w *windowLog) oldestKept(ctx context.Context, shard int, epoch int64) (outbox.Position, error) {
+func (w *windowLog) oldestKept(ctx context.Context, from querier, shard int, epoch int64) (outbox.Position, error) {
 	p := outbox.Position{Epoch: epoch}
 	var lsn int64
-	err := w.s.row(ctx, w.q.floor, []any{int64(shard)}, &p.Tick, &p.ID, &lsn)
+	err := from.QueryRow(ctx, w.q.floor, []any{int64(shard)}, &p.Tick, &p.ID, &lsn)
 	if errors.Is(err, sql.ErrNoRows) {
 		return p, nil // Nobody has claimed it yet.
 	}

@@ -64,7 +64,7 @@ func (w *windowLog) entries(ctx context.Context, status relay.Status, after outb
 	}
 	at.Epoch &^= 1 // Windows are listed, also while the log is read.
 	if after.IsZero() {
-		if after, err = w.oldestKept(ctx, 0, at.Epoch); err != nil {
+		if after, err = w.oldestKept(ctx, w.s, 0, at.Epoch); err != nil {
 			return nil, err
 		}
 	}

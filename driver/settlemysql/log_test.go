@@ -1,6 +1,7 @@
 package settlemysql_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/settledev/settle/outbox"
 	"github.com/settledev/settle/relay"
 	"github.com/settledev/settle/sqlstore"
+	"github.com/settledev/settle/txn"
 )
 
 // next returns the keys and positions of the events after a position.
@@ -188,4 +190,27 @@ func TestShards(t *testing.T) {
 	if _, err := s.Outbox().Claim(t.Context(), shards, "relay", time.Minute); err == nil {
 		t.Error("there is no such shard")
 	}
+}
+
+// TestRewindTakesOneConnection: one that waited for a second with the shard's row in its hand could wait for
+// others that wait for the row.
+func TestRewindTakesOneConnection(t *testing.T) {
+	target := database(t, server.Shared(t, server.MariaDB), "")
+	s := openStore(t, target, settlemysql.Config{ConnsMax: 2})
+	run(t, s, add("a"))
+	lease, err := s.Outbox().Claim(t.Context(), 0, "relay", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, s, func(context.Context, *txn.Tx) error { // Has the other connection.
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := s.Outbox().Rewind(ctx, lease, outbox.Position{}); err != nil {
+			t.Errorf("rewind: %v", err)
+		}
+		if err := as[relay.Marks](t, s.Outbox()).AddMark(ctx, lease, relay.Mark{At: time.Now()}); err != nil {
+			t.Errorf("mark: %v", err)
+		}
+		return nil
+	})
 }
