@@ -33,6 +33,7 @@ func as[S any](tb testing.TB, s any) S {
 // both runs a test in both ways of counting the rows that an UPDATE affects.
 func both(t *testing.T, test func(t *testing.T, r *rig)) {
 	t.Helper()
+	server.Shared(t, server.MariaDB) // -short skips the test here: below, a suite's own tests would go on.
 	for _, found := range []string{"false", "true"} {
 		t.Run("clientFoundRows="+found, func(t *testing.T) {
 			test(t, &rig{tb: t, query: "clientFoundRows=" + found, urls: map[*sqlstore.Store]string{}})
