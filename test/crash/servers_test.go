@@ -44,7 +44,7 @@ const (
 	// serverPauseMax is longer than most timeouts of a request.
 	serverPauseMax = 8 * time.Second
 	// endWait is how long a replay may take to end when nothing is hurt any more.
-	endWait = time.Minute
+	endWait = 2 * time.Minute
 )
 
 // ways are the ways to hurt, the first five each once. The pause of a process comes after the others: meanwhile the rest of
