@@ -17,6 +17,7 @@ const (
 	pollShortest = 5 * time.Millisecond
 	purgeEvery   = time.Minute
 	purgeMax     = 1000
+	walkMax      = 100
 )
 
 // Run keeps the outboxes that are this process's own, in place of the relay that a real broker has: it gives
@@ -118,6 +119,11 @@ func (k *keeper) step(ctx context.Context) (news bool, err error) {
 func (k *keeper) settle(ctx context.Context) error {
 	to, ok := k.b.Settled(k.producer)
 	if k.b.cfg.Shared {
+		if k.sequencer == nil {
+			if err := k.walk(ctx); err != nil {
+				return err
+			}
+		}
 		to, ok = k.head, true
 	}
 	if !ok || to.Compare(k.told) <= 0 {
@@ -133,6 +139,23 @@ func (k *keeper) settle(ctx context.Context) error {
 	}
 	k.told = to
 	return nil
+}
+
+// walk goes to the head of an outbox that gives positions by itself.
+func (k *keeper) walk(ctx context.Context) error {
+	if err := k.claim(ctx); err != nil {
+		return err
+	}
+	if k.lease.Position.Compare(k.head) > 0 {
+		k.head = k.lease.Position
+	}
+	for {
+		records, err := k.source.Next(ctx, k.lease, k.head, walkMax)
+		if err != nil || len(records) == 0 {
+			return err
+		}
+		k.head = records[len(records)-1].Position
+	}
 }
 
 func (k *keeper) purge(ctx context.Context) error {

@@ -339,9 +339,20 @@ func (s *sequenced) Sequence(ctx context.Context, lease relay.Lease) (outbox.Pos
 }
 
 func TestRunSequencesAndSettlesWhatIsShared(t *testing.T) {
+	settled(t, func(s *memory.Store) relay.Source { return &sequenced{Source: s.Outbox()} })
+}
+
+// TestRunSettlesWhatIsSharedInOrder of an outbox that gives positions by itself, as a file does.
+func TestRunSettlesWhatIsSharedInOrder(t *testing.T) {
+	settled(t, func(s *memory.Store) relay.Source { return s.Outbox() })
+}
+
+func settled(t *testing.T, outboxOf func(*memory.Store) relay.Source) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		const events = 2*walkMax + 1
 		store := memory.New()
-		source := &sequenced{Source: store.Outbox()}
+		source := outboxOf(store)
 		b, err := New(map[string]relay.Source{producer: source}, Config{Shared: true})
 		if err != nil {
 			t.Fatal(err)
@@ -349,15 +360,15 @@ func TestRunSequencesAndSettlesWhatIsShared(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- b.Run(ctx) }()
-		must(t, add(t.Context(), store, happened("topic", 3)))
+		must(t, add(t.Context(), store, happened("topic", events)))
 		time.Sleep(3 * time.Second) // of the bubble's time
 		cancel()
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
 		lease, err := source.Claim(t.Context(), 0, "test", time.Minute)
-		if err != nil || lease.Position.ID != 3 {
-			t.Fatalf("settled up to %s, want 0.0.3: no other process tells what it has handled (%v)", lease.Position, err)
+		if err != nil || lease.Position.ID != events {
+			t.Fatalf("settled up to %s, want 0.0.%d: no other process tells what it has handled (%v)", lease.Position, events, err)
 		}
 	})
 }
