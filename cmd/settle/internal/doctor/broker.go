@@ -3,22 +3,26 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/settledev/settle/cmd/settle/internal/app"
+	"github.com/settledev/settle/driver/settlekafka"
 	"github.com/settledev/settle/event"
 )
 
 // brokerTimeout bounds the look at a broker.
 const brokerTimeout = 20 * time.Second
 
-// Broker looks at a broker: whether it answers, and takes who we are.
+// Broker looks at a broker: whether it answers, takes who we are, and, if it is Kafka, keeps what it takes.
 func Broker(ctx context.Context, name, target string, c app.Carrier) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, brokerTimeout)
 	defer cancel()
 	b, err := app.OpenBroker(ctx, target, c)
+	var topics []Finding
 	if err == nil {
+		if k, ok := b.(*settlekafka.Broker); ok {
+			topics = kafka(ctx, name, k, c)
+		}
 		err = b.Close()
 	}
 	if err != nil {
@@ -28,14 +32,7 @@ func Broker(ctx context.Context, name, target string, c app.Carrier) []Finding {
 		}
 		return []Finding{{Fail, name, err.Error(), do}}
 	}
-	all := []Finding{{OK, name, app.Redact(target) + " answers", ""}}
-	if strings.HasPrefix(target, "kafka") {
-		all = append(all, Finding{
-			OK, name, "replicas and min.insync.replicas of topics are not looked at",
-			"kafka-topics.sh --describe --under-min-isr-partitions --at-min-isr-partitions shows those in danger",
-		})
-	}
-	return all
+	return append([]Finding{{OK, name, app.Redact(target) + " answers", ""}}, topics...)
 }
 
 // topicsMax bounds the topics that are looked at.
