@@ -44,8 +44,11 @@ type Broker struct {
 	members map[*member]struct{}
 }
 
-// Open connects to a server: amqp or amqps, user:password@host:port/vhost. It fails when the server does not
-// answer, or refuses the credentials or the virtual host; once open, it reconnects for ever.
+// Open connects to a server: amqp or amqps, user:password@host:port/vhost. Where there is no Config.TLS, an amqps
+// URL may name PEM files: ?cacertfile= of the authorities to trust instead of the system's, certfile= and keyfile=
+// of our own certificate, server_name_indication= for another name of the server's. It fails when the server does
+// not answer or is not the one that it should be, or refuses the credentials or the virtual host; once open, it
+// reconnects for ever.
 func Open(ctx context.Context, url string, cfg Config) (*Broker, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -23,22 +24,28 @@ func (s *Server) planRabbit() error {
 	if err != nil {
 		return err
 	}
-	internal, err := s.reserve(2, false)
+	internal, err := s.reserve(3, false)
+	if err != nil {
+		return err
+	}
+	scheme, plain, secure, err := s.rabbitListeners(ports[0], internal[2])
 	if err != nil {
 		return err
 	}
 	dir := filepath.Join(s.dir, "node")
 	config := filepath.Join(dir, "rabbitmq")
-	lines := s.settings(map[string]string{
-		"listeners.tcp.1":                   address(ports[0]),
+	settings := map[string]string{
+		"listeners.tcp.1":                   address(plain),
 		"vm_memory_high_watermark.absolute": "1GiB",
 		"disk_free_limit.absolute":          "50MB",
-	}, "%s = %s")
+	}
+	maps.Copy(settings, secure)
+	lines := s.settings(settings, "%s = %s")
 	none := filepath.Join(dir, "none")
 	env := []string{
 		"RABBITMQ_NODENAME=settle" + strconv.Itoa(ports[0]) + "@localhost",
 		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1",
-		"RABBITMQ_NODE_PORT=" + strconv.Itoa(ports[0]),
+		"RABBITMQ_NODE_PORT=" + strconv.Itoa(plain),
 		"RABBITMQ_DIST_PORT=" + strconv.Itoa(internal[0]),
 		"ERL_EPMD_PORT=" + strconv.Itoa(internal[1]),
 		"ERL_EPMD_ADDRESS=127.0.0.1",
@@ -67,9 +74,31 @@ func (s *Server) planRabbit() error {
 				write(config+".conf", lines...),
 			)
 		},
-		ready:      func(ctx context.Context) error { return probeRabbit(ctx, ports[0]) },
+		ready: func(ctx context.Context) error {
+			return errors.Join(probeRabbit(ctx, plain), probeTCP(ctx, ports[0]))
+		},
 		stopSignal: syscall.SIGTERM,
 	}}
-	s.url = fmt.Sprintf("amqp://guest:guest@%s/", address(ports[0]))
+	s.url = fmt.Sprintf("%s://guest:guest@%s/", scheme, address(ports[0]))
 	return nil
+}
+
+// rabbitListeners returns where plain connections go, and the settings of the others. With TLS the first are for
+// the sign of life only, on a port that nobody is told.
+func (s *Server) rabbitListeners(port, hidden int) (scheme string, plain int, secure map[string]string, err error) {
+	if !s.options.TLS {
+		return "amqp", port, nil, nil
+	}
+	files, err := makeCertificate(s.dir)
+	if err != nil {
+		return "", 0, nil, err
+	}
+	s.caFile = files.authority
+	return "amqps", hidden, map[string]string{
+		"listeners.ssl.1":        address(port),
+		"ssl_options.cacertfile": files.authority,
+		"ssl_options.certfile":   files.certificate,
+		"ssl_options.keyfile":    files.key,
+		"ssl_options.verify":     "verify_none",
+	}, nil
 }
