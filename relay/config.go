@@ -32,8 +32,8 @@ type Config struct {
 	BatchMax int
 	// InFlight bounds the publish calls that run at the same time. Default 4.
 	InFlight int
-	// WindowMax bounds the events that are read and not yet settled; a quarter of it is read at once.
-	// Default 4 x BatchMax x InFlight.
+	// WindowMax bounds the events that are read and not yet settled; up to a quarter of it is
+	// read at once. Default 4 x BatchMax x InFlight.
 	WindowMax int
 	// WindowBytesMax pauses reading while the data of those events exceeds it. Default 64 MiB.
 	WindowBytesMax int
@@ -165,8 +165,8 @@ func (c Config) check() error {
 	return nil
 }
 
-// readMax is how many events are read at once. A read is a round trip, so it fills several publish calls;
-// with a quarter of the window one page is read while others are on their way.
+// readMax bounds the events of one read. A read is a round trip, so it fills several publish calls; with a
+// quarter of the window a page is read while others are on their way.
 func (c Config) readMax() int { return max(c.BatchMax, c.WindowMax/4) }
 
 func setDefault[T comparable](v *T, d T) {

@@ -124,7 +124,7 @@ func (w *window) returned(l *lane) {
 }
 
 func (p *pump) hasRoom() bool {
-	return p.count+p.r.cfg.readMax() <= p.r.cfg.WindowMax && p.bytes <= p.r.cfg.WindowBytesMax
+	return p.count+p.page <= p.r.cfg.WindowMax && p.bytes <= p.r.cfg.WindowBytesMax
 }
 
 // call publishes items in a goroutine.

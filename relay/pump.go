@@ -41,6 +41,7 @@ type pump struct {
 
 	tail tailState
 
+	page int           // events of the next read
 	idle time.Duration // the last poll interval
 	ring <-chan struct{}
 	stop func()
@@ -60,7 +61,7 @@ func newPump(r *Relay, k *keeper, end context.CancelCauseFunc) *pump {
 	from := k.lease.Position
 	p := &pump{
 		r: r, k: k, lease: k.lease, end: end, now: time.Now(),
-		events: make(chan func()), gone: make(chan struct{}),
+		events: make(chan func()), gone: make(chan struct{}), page: r.cfg.BatchMax,
 		after: from, settled: from, advanced: from,
 		loading:   task{name: "load parked keys"},
 		reading:   task{name: "read"},
@@ -265,7 +266,7 @@ func (p *pump) finished(t *task, err error) {
 
 // read looks for the next events, ahead of what is published.
 func (p *pump) read(held context.Context) {
-	after, limit := p.after, p.r.cfg.readMax()
+	after, limit := p.after, p.page
 	p.begin(held, &p.reading, func(ctx context.Context) (func(), error) {
 		records, err := p.r.src.Next(ctx, p.lease, after, limit)
 		if err != nil {
@@ -293,7 +294,7 @@ func (p *pump) admit(records []outbox.Record, limit int) {
 		return
 	}
 	p.after = records[len(records)-1].Position
-	items := make([]item, len(records))
+	items, before := make([]item, len(records)), p.bytes
 	for i := range records {
 		it := &items[i]
 		it.record = records[i]
@@ -308,6 +309,11 @@ func (p *pump) admit(records []outbox.Record, limit int) {
 			it.cause = causeFollows
 			p.putAside(it)
 		}
+	}
+	// Pages grow while they are small, so that a page of large events does not fill the memory.
+	p.page = min(2*p.page, p.r.cfg.readMax())
+	if p.bytes-before > p.r.cfg.WindowBytesMax/16 {
+		p.page = p.r.cfg.BatchMax
 	}
 	p.progress()
 }

@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// largeMax bounds the large windows that are known at the same time.
+	// largeMax bounds the large windows that are known at the same time, and for each the readers that it reads
+	// ahead for.
 	largeMax = 4
 	// largePages is from how many pages on a window is large.
 	largePages = 2
@@ -22,6 +23,10 @@ const (
 	largeReaders = 2
 	// partIDs is how many row numbers in a row are a part.
 	partIDs = 256
+	// aheadMax bounds the events that are read at once for somebody who asks for fewer, and aheadBytes their data:
+	// a page costs two statements however small it is.
+	aheadMax   = 2000
+	aheadBytes = 8 << 20
 )
 
 // largeWindow is a window of many pages: what has gathered while nobody read. A window is sorted by row number
@@ -34,6 +39,14 @@ type largeWindow struct {
 
 	mu    sync.Mutex // held while the index is looked at, once for all readers
 	parts []windowPart
+	page  int         // how many events are read at once, or as many as asked for
+	ahead []readAhead // what they were more than asked for, the oldest first
+}
+
+// readAhead are the records behind a position.
+type readAhead struct {
+	after   outbox.Position
+	records []outbox.Record
 }
 
 // windowPart are the rows of a few numbers in a row.
@@ -77,22 +90,79 @@ func (w *windowLog) fromLarge(ctx context.Context, l *largeWindow, after outbox.
 	if err := w.look(ctx, l); err != nil {
 		return nil, err
 	}
+	records, page := l.take(after, limit)
+	for len(records) < limit {
+		if len(records) > 0 {
+			after = records[len(records)-1].Position
+		}
+		more, err := w.readLarge(ctx, l, after, page)
+		if err != nil {
+			return nil, err
+		}
+		if len(more) == 0 {
+			break
+		}
+		l.adapt(more, page)
+		records = append(records, more...)
+	}
+	if n := limit; n < len(records) {
+		l.keep(readAhead{records[n-1].Position, records[n:]})
+		records = records[:n:n]
+	}
+	return records, nil
+}
+
+// take returns what has been read behind a position, and how much to read behind that.
+func (l *largeWindow) take(after outbox.Position, limit int) (records []outbox.Record, page int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, r := range l.ahead {
+		if r.after == after {
+			l.ahead = slices.Delete(l.ahead, i, i+1)
+			records = r.records
+			break
+		}
+	}
+	return records, max(limit, l.page)
+}
+
+func (l *largeWindow) keep(r readAhead) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ahead = append(l.ahead, r); len(l.ahead) > largeMax {
+		l.ahead = slices.Delete(l.ahead, 0, 1)
+	}
+}
+
+// adapt lets pages grow while they are small, so that large events do not fill the memory.
+func (l *largeWindow) adapt(records []outbox.Record, page int) {
+	bytes := 0
+	for i := range records {
+		bytes += len(records[i].Event.Data)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.page = min(2*page, aheadMax); bytes > aheadBytes/2 {
+		l.page = 0
+	}
+}
+
+// readLarge reads a page by several readers.
+func (w *windowLog) readLarge(ctx context.Context, l *largeWindow, after outbox.Position, page int) ([]outbox.Record, error) {
 	var records [largeReaders][]outbox.Record
 	var errs [largeReaders]error
 	var wg sync.WaitGroup
-	at := after
 	for i := range largeReaders {
-		part := l.after(at.ID, (limit+largeReaders-1)/largeReaders)
+		part := l.after(after.ID, (page+largeReaders-1)/largeReaders)
 		if part.events == 0 {
 			break
 		}
-		from := at
+		from := after
 		wg.Go(func() { records[i], errs[i] = w.readPart(ctx, l, from, part) })
-		at.ID = part.last
+		after.ID = part.last
 	}
 	wg.Wait()
-	all := slices.Concat(records[:]...)
-	return all[:min(limit, len(all))], errors.Join(errs[:]...)
+	return slices.Concat(records[:]...), errors.Join(errs[:]...)
 }
 
 func (w *windowLog) readPart(ctx context.Context, l *largeWindow, after outbox.Position, part windowPart) ([]outbox.Record, error) {

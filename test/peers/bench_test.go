@@ -34,8 +34,10 @@ func TestMain(m *testing.M) { os.Exit(server.Main(m)) }
 const (
 	jobs   = 100_000
 	rounds = 3
-	// riverWorkers is where River was fastest of 100, 1000 and 10,000.
+	// riverWorkers is where River was fastest of 100, 1000 and 10,000, and settleBatch where settle was of 100
+	// (its default), 300 and 1000.
 	riverWorkers = 1000
+	settleBatch  = 1000
 )
 
 type thing struct {
@@ -47,14 +49,18 @@ type thing struct {
 func (thing) Kind() string { return "thing" }
 
 // BenchmarkEmpty works messages that wait in one PostgreSQL and whose handlers do nothing: the cost of the
-// library alone. All take turns, and each rate is given from the start of the workers and from the first message on. Ours and Watermill remember each message, River completes each job.
+// library alone. All take turns, and each rate is given from the start of the workers and from the first message
+// on. Ours and Watermill remember each message, River completes each job.
 func BenchmarkEmpty(b *testing.B) {
 	target := server.Shared(b, server.Postgres)
 	peers := []struct {
 		name string
 		work func(b *testing.B, target string, n int) times
 	}{
-		{"settle", workSettle}, {"river", workRiver}, {"watermill", workWatermill},
+		{"settle", workSettle(settleBatch)},
+		{"default", workSettle(0)},
+		{"river", workRiver},
+		{"watermill", workWatermill},
 	}
 	for b.Loop() {
 		rates, steady := map[string]float64{}, map[string]float64{}
@@ -74,6 +80,7 @@ func BenchmarkEmpty(b *testing.B) {
 		}
 		for _, name := range []string{"river", "watermill"} {
 			b.ReportMetric(rates["settle"]/rates[name], "x-"+name)
+			b.ReportMetric(rates["default"]/rates[name], "default-x-"+name)
 			b.ReportMetric(steady["settle"]/steady[name], "x-"+name+"-running")
 		}
 	}
@@ -163,58 +170,61 @@ type times struct{ first, all time.Duration }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// workSettle follows the outbox of the same database, with an inbox.
-func workSettle(b *testing.B, target string, n int) times {
-	b.Helper()
-	s, err := settlepgx.Open(b.Context(), target, settlepgx.Config{Migrate: true})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer s.Close()
-	happened := event.Define("ThingHappened", 1, event.Spec[thing]{Topic: "things", Aggregate: "thing", Key: func(t thing) string { return t.Key }})
-	for i := 0; i < n; i += 500 {
-		err := s.Run(b.Context(), func(ctx context.Context, tx *txn.Tx) error {
-			tx.Bind("peers", nil)
-			for j := range 500 {
-				if err := outbox.Add(ctx, tx, happened.New(thing{"key-" + strconv.Itoa(i+j), i})); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+// workSettle follows the outbox of the same database, with an inbox, in transactions of up to batch messages.
+func workSettle(batch int) func(b *testing.B, target string, n int) times {
+	return func(b *testing.B, target string, n int) times {
+		b.Helper()
+		s, err := settlepgx.Open(b.Context(), target, settlepgx.Config{Migrate: true})
 		if err != nil {
 			b.Fatal(err)
 		}
-	}
-	analyze(b, target)
-	br, err := storebroker.New(map[string]relay.Source{"peers": s.Outbox()}, storebroker.Config{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer br.Close()
-	done := newCounter(n)
-	cfg := settle.Config{Logger: quiet()}
-	cfg.Consumer.Hooks.Handled = func(events []event.Envelope, _ time.Time) { done.add(len(events)) }
-	service := settle.NewService("peers", s, br, cfg)
-	settle.On(service, happened, func(context.Context, *txn.Tx, event.Of[thing]) error { return nil })
-	ctx, cancel := context.WithCancel(b.Context())
-	ended := make(chan error, 2)
-	began := time.Now()
-	go func() { ended <- br.Run(ctx) }()
-	go func() { ended <- service.Run(ctx) }()
-	done.wait(b)
-	took := times{time.Unix(0, done.first.Load()).Sub(began), time.Since(began)}
-	cancel()
-	for range 2 {
-		if err := <-ended; err != nil {
-			b.Error(err)
+		defer s.Close()
+		happened := event.Define("ThingHappened", 1, event.Spec[thing]{Topic: "things", Aggregate: "thing", Key: func(t thing) string { return t.Key }})
+		for i := 0; i < n; i += 500 {
+			err := s.Run(b.Context(), func(ctx context.Context, tx *txn.Tx) error {
+				tx.Bind("peers", nil)
+				for j := range 500 {
+					if err := outbox.Add(ctx, tx, happened.New(thing{"key-" + strconv.Itoa(i+j), i})); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
 		}
+		analyze(b, target)
+		br, err := storebroker.New(map[string]relay.Source{"peers": s.Outbox()}, storebroker.Config{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer br.Close()
+		done := newCounter(n)
+		cfg := settle.Config{Logger: quiet()}
+		cfg.Consumer.BatchMax = batch
+		cfg.Consumer.Hooks.Handled = func(events []event.Envelope, _ time.Time) { done.add(len(events)) }
+		service := settle.NewService("peers", s, br, cfg)
+		settle.On(service, happened, func(context.Context, *txn.Tx, event.Of[thing]) error { return nil })
+		ctx, cancel := context.WithCancel(b.Context())
+		ended := make(chan error, 2)
+		began := time.Now()
+		go func() { ended <- br.Run(ctx) }()
+		go func() { ended <- service.Run(ctx) }()
+		done.wait(b)
+		took := times{time.Unix(0, done.first.Load()).Sub(began), time.Since(began)}
+		cancel()
+		for range 2 {
+			if err := <-ended; err != nil {
+				b.Error(err)
+			}
+		}
+		var remembered int
+		if err := s.QueryRow(b.Context(), "SELECT count(*) FROM settle_inbox", nil, &remembered); err != nil || remembered != n {
+			b.Fatalf("%d messages remembered, want %d: %v", remembered, n, err)
+		}
+		return took
 	}
-	var remembered int
-	if err := s.QueryRow(b.Context(), "SELECT count(*) FROM settle_inbox", nil, &remembered); err != nil || remembered != n {
-		b.Fatalf("%d messages remembered, want %d: %v", remembered, n, err)
-	}
-	return took
 }
 
 // worker does nothing.
