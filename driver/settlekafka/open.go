@@ -3,8 +3,10 @@ package settlekafka
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -49,8 +51,8 @@ type Broker struct {
 }
 
 // Open connects to a cluster: url is kafka://host:9092, with more hosts parted by commas, or
-// kafka+tls://user:password@host:9093?sasl=scram-sha-512. It fails when no broker answers
-// ([broker.ErrUnavailable]) or the credentials are wrong ([ErrCredentials]); once open, it reconnects
+// kafka+tls://user:password@host:9093?sasl=scram-sha-512&ca=file.pem, where sasl is the mechanism and ca has the
+// authorities to trust instead of the system's. It fails when no broker answers ([broker.ErrUnavailable]) or the credentials are wrong ([ErrCredentials]); once open, it reconnects
 // for ever.
 func Open(ctx context.Context, url string, cfg Config) (*Broker, error) {
 	cfg, err := cfg.withDefaults()
@@ -126,9 +128,9 @@ func (b *Broker) common() ([]kgo.Opt, error) {
 		kgo.RetryBackoffFn(func(n int) time.Duration { return min(50*time.Millisecond<<min(n, 5), time.Second) }),
 	}
 	if b.where.tls {
-		config := b.cfg.TLS.Clone()
-		if config == nil {
-			config = &tls.Config{MinVersion: tls.VersionTLS12}
+		config, err := b.tlsConfig()
+		if err != nil {
+			return nil, err
 		}
 		options = append(options, kgo.DialTLSConfig(config))
 	}
@@ -136,6 +138,25 @@ func (b *Broker) common() ([]kgo.Opt, error) {
 		options = append(options, kgo.SASL(mechanism))
 	}
 	return options, nil
+}
+
+func (b *Broker) tlsConfig() (*tls.Config, error) {
+	config := b.cfg.TLS.Clone()
+	if config == nil {
+		config = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if b.where.caFile == "" {
+		return config, nil
+	}
+	text, err := os.ReadFile(b.where.caFile)
+	if err != nil {
+		return nil, fmt.Errorf("ca: %w", err)
+	}
+	config.RootCAs = x509.NewCertPool()
+	if !config.RootCAs.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("ca: %s has no certificate in PEM", b.where.caFile)
+	}
+	return config, nil
 }
 
 func (b *Broker) mechanism() (sasl.Mechanism, error) {

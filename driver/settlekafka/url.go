@@ -15,6 +15,7 @@ type address struct {
 	user      string
 	password  string
 	mechanism string
+	caFile    string
 }
 
 // String is for people: without the password.
@@ -29,7 +30,8 @@ func (a *address) String() string {
 	return scheme + strings.Join(a.seeds, ",")
 }
 
-// parseURL reads kafka://user:password@host:9092,host:9092?sasl=scram-sha-256, and kafka+tls:// likewise.
+// parseURL reads kafka://user:password@host:9092,host:9092?sasl=scram-sha-256, and kafka+tls:// likewise, which
+// also takes ca=file.pem.
 // Its errors never repeat what may have a password in it.
 func parseURL(text string) (*address, error) {
 	scheme, rest, ok := strings.Cut(text, "://")
@@ -63,11 +65,14 @@ func parseURL(text string) (*address, error) {
 		return nil, errors.New("the part after ? is not readable")
 	}
 	for name := range values {
-		if name != "sasl" {
-			return nil, fmt.Errorf("parameter %.40q is not known, only sasl is", name)
+		if name != "sasl" && name != "ca" {
+			return nil, fmt.Errorf("parameter %.40q is not known, only sasl and ca are", name)
 		}
 	}
-	a.mechanism = strings.ToUpper(values.Get("sasl"))
+	a.mechanism, a.caFile = strings.ToUpper(values.Get("sasl")), values.Get("ca")
+	if a.caFile != "" && !a.tls {
+		return nil, errors.New("ca is for kafka+tls")
+	}
 	return a, nil
 }
 

@@ -3,7 +3,9 @@ package launch
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -52,6 +54,12 @@ func (s *Server) planKafka(count int) error {
 	if err != nil {
 		return err
 	}
+	var secure map[string]string
+	if s.options.TLS {
+		if secure, err = s.kafkaSecure(); err != nil {
+			return err
+		}
+	}
 	var voters []string
 	for i, p := range controllers {
 		voters = append(voters, fmt.Sprintf("%d@%s", i+1, address(p)))
@@ -68,7 +76,13 @@ func (s *Server) planKafka(count int) error {
 		if err != nil {
 			return err
 		}
-		lines := s.settings(kafkaSettings(count, i, ports[i], controllers[i], strings.Join(voters, ","), dir), "%s=%s")
+		settings := kafkaSettings(count, i, ports[i], controllers[i], strings.Join(voters, ","), dir)
+		if s.options.TLS {
+			settings["listeners"] = strings.Replace(settings["listeners"], "PLAINTEXT:", "SSL:", 1)
+			settings["advertised.listeners"] = "SSL://" + address(ports[i])
+			maps.Copy(settings, secure)
+		}
+		lines := s.settings(settings, "%s=%s")
 		s.nodes = append(s.nodes, &node{
 			dir:  dir,
 			main: main,
@@ -93,8 +107,38 @@ func (s *Server) planKafka(count int) error {
 			s.nodes[i].stopTimeout = 4 * time.Second
 		}
 	}
-	s.url = "kafka://" + addresses(ports)
+	scheme := "kafka"
+	if s.options.TLS {
+		scheme = "kafka+tls"
+	}
+	s.url = scheme + "://" + addresses(ports)
 	return nil
+}
+
+// kafkaSecure returns the settings of brokers that talk by TLS only, also with one another.
+func (s *Server) kafkaSecure() (map[string]string, error) {
+	files, err := makeCertificate(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	s.caFile = files.authority
+	key, err := os.ReadFile(files.key)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := os.ReadFile(files.certificate)
+	if err != nil {
+		return nil, err
+	}
+	store := filepath.Join(s.dir, "server-store.pem") // Kafka wants both in one file.
+	return map[string]string{
+		"inter.broker.listener.name":     "SSL",
+		"listener.security.protocol.map": "SSL:SSL,CONTROLLER:PLAINTEXT",
+		"ssl.keystore.type":              "PEM",
+		"ssl.keystore.location":          store,
+		"ssl.truststore.type":            "PEM",
+		"ssl.truststore.location":        files.authority,
+	}, os.WriteFile(store, slices.Concat(key, certificate), 0o600)
 }
 
 // kafkaSettings are those of a small node that is quick to start, and to start again after a SIGKILL.

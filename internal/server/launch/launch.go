@@ -62,8 +62,8 @@ type Options struct {
 	Settings map[string]string
 	// Upstream is the URL of what a PgBouncer (postgres://) or a Connect (kafka://) works on. Required there.
 	Upstream string
-	// TLS has a NATS server refuse plain connections, and the URL of a RabbitMQ ask for others. CAFile names the
-	// authority to trust.
+	// TLS has a NATS server or a Kafka refuse plain connections, and the URL of a RabbitMQ ask for others. CAFile
+	// names the authority to trust.
 	TLS bool
 	// Users are the names and passwords that a NATS server accepts; the URL holds the first by name. Default
 	// none asked for.
