@@ -71,11 +71,16 @@ func spareProcessors() {
 	}
 	// What is alive is small beside what passes through: collecting less often saves a tenth of the CPU, up
 	// to a heap that leaves room for SQLite's pages within 512 MB.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(300)
-	}
+	collectAt(300)
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(heapBytesSoft)
+	}
+}
+
+// collectAt collects garbage when the heap has grown by so many percent, if the environment does not say.
+func collectAt(percent int) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
 	}
 }
 

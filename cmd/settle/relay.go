@@ -31,6 +31,7 @@ func (c *relayRunCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return oneLine(err)
 	}
+	collectAt(50) // It is a guest on the machine of a database or of a service.
 	d, err := relayd.Open(ctx, cfg, t.log)
 	if err != nil {
 		return err
