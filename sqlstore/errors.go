@@ -1,6 +1,10 @@
 package sqlstore
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/settledev/settle/txn"
+)
 
 // Errors of a store.
 var (
@@ -10,9 +14,8 @@ var (
 	// ErrIO says that the disk failed to read or write. The transaction was not confirmed; whether it
 	// is there is known when the store is opened again. Look at the disk.
 	ErrIO = errors.New("disk failed")
-	// ErrUnavailable says that the database server cannot be reached, or was lost in the middle. Whether a
-	// transaction that was committing is there is known when it answers again; repeat under the same key.
-	ErrUnavailable = errors.New("database is unavailable")
+	// ErrUnavailable is [txn.ErrUnavailable].
+	ErrUnavailable = txn.ErrUnavailable
 	// ErrConflict says that a transaction met another one (deadlock, serialisation failure, lock timeout) and
 	// was rolled back. The store has repeated it several times already.
 	ErrConflict = errors.New("transaction met a conflicting one")

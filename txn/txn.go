@@ -20,6 +20,9 @@ var (
 	ErrClosed = errors.New("transaction is over")
 	// ErrTooManyEvents says that one transaction added more than EventsPerTxMax events: split it.
 	ErrTooManyEvents = errors.New("too many events in one transaction")
+	// ErrUnavailable says that the database server cannot be reached, or was lost in the middle. Whether a
+	// transaction that was committing is there is known when it answers again; repeat under the same key.
+	ErrUnavailable = errors.New("database is unavailable")
 )
 
 // PanicError is the error of a transaction whose function panicked. It was rolled back like any other,

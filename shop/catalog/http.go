@@ -162,5 +162,5 @@ func (s *Service) fail(w http.ResponseWriter, err error) {
 		return
 	}
 	s.log.Error("the catalogue cannot answer", "err", err)
-	problem.Write(w, http.StatusInternalServerError, "internal", "The catalogue cannot answer", "", nil)
+	problem.Internal(err, "The catalogue cannot answer").Send(w)
 }

@@ -322,6 +322,6 @@ func (d *desk) fail(w http.ResponseWriter, err error) {
 		problem.Write(w, http.StatusConflict, "letter-waits", "The letter waits behind another one of its key", err.Error(), nil)
 	default:
 		d.log.Error("operator request failed", "err", err)
-		problem.Write(w, http.StatusInternalServerError, "internal", "The request failed", "", nil)
+		problem.Internal(err, "The request failed").Send(w)
 	}
 }

@@ -140,7 +140,7 @@ func TestEveryProblemIsDescribed(t *testing.T) {
 		t.Fatal(err)
 	}
 	written := map[string]string{}
-	for _, dir := range []string{".", "../order", "../payment", "../catalog", "../inventory", "../notify", "../platform", "../deliver", "../page"} {
+	for _, dir := range []string{".", "../order", "../payment", "../catalog", "../inventory", "../notify", "../platform", "../deliver", "../page", "../problem"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s has no source: %v", dir, err)
@@ -155,7 +155,7 @@ func TestEveryProblemIsDescribed(t *testing.T) {
 		if !slices.Contains(schema.Properties.Code.Enum, code) {
 			t.Errorf("%s: the problem %s is not described", where, code)
 		}
-		anywhere := []string{"internal", "cross-origin", "canceled", "not-found", "service-unreachable", "service-broke-off"}
+		anywhere := []string{"internal", "cross-origin", "canceled", "not-found", "service-unreachable", "service-broke-off", "store-unavailable"}
 		named := regexp.MustCompile(`"description": "A problem: [^"]*\b` + code + `[,.]`)
 		if !named.Match(OpenAPI()) && !slices.Contains(anywhere, code) {
 			t.Errorf("%s: no route's description names the problem %s", where, code)
@@ -185,8 +185,11 @@ func problemsOf(t *testing.T, file string, codes map[string]string) {
 		at := -1
 		switch f := call.Fun.(type) {
 		case *ast.Ident:
-			if f.Name == "refuse" {
+			switch f.Name {
+			case "refuse":
 				at = 0
+			case "New": // In package problem itself.
+				at = 1
 			}
 		case *ast.SelectorExpr:
 			if pkg, ok := f.X.(*ast.Ident); ok && pkg.Name == "problem" {

@@ -342,7 +342,7 @@ func (s *Service) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		p.Send(w)
 		return
 	}
-	p := problem.New(http.StatusInternalServerError, "internal", "The request could not be handled", "", nil)
+	p := problem.Internal(err, "The request could not be handled")
 	switch limit, tooLarge := errors.AsType[*event.LimitError](err); {
 	case errors.Is(err, errCursor):
 		p = badPage(err)

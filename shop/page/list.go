@@ -41,7 +41,7 @@ func List[T any](db Reader, query string, scan func(txn.Rows) (T, error), key fu
 		}
 		items, err := Select(r.Context(), db, query, []any{ask.After, ask.Limit}, scan)
 		if err != nil {
-			problem.Write(w, http.StatusInternalServerError, "internal", "The list cannot be read", "", nil)
+			problem.Internal(err, "The list cannot be read").Send(w)
 			return
 		}
 		Write(w, http.StatusOK, New(ask, items, key))

@@ -92,7 +92,7 @@ func (s *Service) webhook(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		s.log.Error("webhook cannot be stored", "aggregate_id", hint.Data.Reference, "err", err)
-		problem.Write(w, http.StatusInternalServerError, "internal", "The webhook cannot be stored", "", nil)
+		problem.Internal(err, "The webhook cannot be stored").Send(w)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)

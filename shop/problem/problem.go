@@ -19,6 +19,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/settledev/settle/txn"
 )
 
 // Base is what the type of every problem begins with; the code follows. A tag URI (RFC 4151) names a
@@ -65,6 +67,21 @@ func (p *Problem) MarshalJSON() ([]byte, error) {
 		doc["detail"] = p.Detail
 	}
 	return json.Marshal(doc)
+}
+
+// unavailableRetry is when a database that is away may be asked again.
+const unavailableRetry = time.Second
+
+// Internal returns the problem of an error that is none: the database is away (503, to be tried again), or
+// something that is in no client's hands (500).
+func Internal(err error, title string) *Problem {
+	if errors.Is(err, txn.ErrUnavailable) {
+		p := New(http.StatusServiceUnavailable, "store-unavailable", "The database cannot be reached",
+			"Whether the request was done is known when it answers again: repeat it, under the same Idempotency-Key.", nil)
+		p.RetryAfter = unavailableRetry
+		return p
+	}
+	return New(http.StatusInternalServerError, "internal", title, "", nil)
 }
 
 // Send writes the problem as the answer.

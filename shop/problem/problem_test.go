@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/settledev/settle/shop/problem"
+	"github.com/settledev/settle/txn"
 )
 
 func TestSend(t *testing.T) {
@@ -39,5 +40,15 @@ func TestAs(t *testing.T) {
 	}
 	if _, ok := problem.As(fmt.Errorf("x")); ok {
 		t.Error("an ordinary error is no problem")
+	}
+}
+
+func TestInternal(t *testing.T) {
+	p := problem.Internal(fmt.Errorf("begin: %w", txn.ErrUnavailable), "The request failed")
+	if p.Status != http.StatusServiceUnavailable || p.Code != "store-unavailable" || p.RetryAfter <= 0 {
+		t.Errorf("database away: %+v", p)
+	}
+	if p := problem.Internal(fmt.Errorf("no such column"), "The request failed"); p.Status != http.StatusInternalServerError || p.Code != "internal" {
+		t.Errorf("anything else: %+v", p)
 	}
 }
