@@ -165,12 +165,18 @@ func (e *serverEngine) once(ctx context.Context, fn func(context.Context, *txn.T
 	committed = true
 	tx.Committed()
 	if len(tx.Events()) > 0 {
-		e.s.outboxBell.ring()
-		if d := e.s.backend.Doorbell; d != nil {
-			d.Ring()
-		}
+		e.s.ringOutbox()
 	}
 	return nil
+}
+
+// ringOutbox tells this process and others that there is something new in the outbox: events that were committed,
+// or that got their positions, without which followers do not see them.
+func (s *Store) ringOutbox() {
+	s.outboxBell.ring()
+	if d := s.backend.Doorbell; d != nil {
+		d.Ring()
+	}
 }
 
 func (e *serverEngine) call(ctx context.Context, tx *txn.Tx, fn func(context.Context, *txn.Tx) error) (err error) {

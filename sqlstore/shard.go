@@ -172,6 +172,7 @@ func (l *shardLog) Sequence(ctx context.Context, lease relay.Lease) (outbox.Posi
 		to := l.knows(lease.Shard)
 		if err == nil && n > 0 {
 			_, err = l.sequence(ctx, lease) // It shows them to everybody.
+			l.s.ringOutbox()
 		}
 		if err != nil {
 			return outbox.Position{}, fmt.Errorf("sqlstore: sequence shard %d: %w", lease.Shard, err)

@@ -236,6 +236,7 @@ func (w *windowLog) sequence(ctx context.Context, lease relay.Lease) (int64, err
 		return b.last, err
 	}
 	w.forgetHead(lease.Shard)
+	w.s.ringOutbox()
 	return b.last + 1, nil
 }
 

@@ -123,3 +123,30 @@ func TestUnsynced(t *testing.T) {
 		t.Errorf("after a crash %v, before it %v", after, before)
 	}
 }
+
+// TestSequenceRings asserts that who gives events their positions tells those that wait for them: at the commit
+// there was nothing to be read yet.
+func TestSequenceRings(t *testing.T) {
+	s := openStore(t, newDatabase(t, shared(t)), settlepgx.Config{Migrate: true, NoDoorbell: true})
+	lease, err := s.Outbox().Claim(t.Context(), 0, "owner", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, s, add(0, "a"))
+	ring, stop := as[relay.Bell](t, s.Outbox()).Listen()
+	defer stop()
+	for _, want := range []bool{true, false} {
+		if _, err := as[relay.Sequencer](t, s.Outbox()).Sequence(t.Context(), lease); err != nil {
+			t.Fatal(err)
+		}
+		rung := false
+		select {
+		case <-ring:
+			rung = true
+		default:
+		}
+		if rung != want {
+			t.Errorf("rung %t, want %t", rung, want)
+		}
+	}
+}
