@@ -35,6 +35,9 @@ type Config struct {
 	Broker string
 	// Twice names services that have two instances: order and order#2.
 	Twice []string
+	// Roles says that each service has a role of its own on the store's server, whose name is that of its
+	// database. Default: all have the URL's.
+	Roles bool
 	// Serve, Outside and Flags are more flags of the services, of the world outside and of replays.
 	Serve, Outside, Flags []string
 }
@@ -112,7 +115,7 @@ func (c *Cluster) Start(name string) {
 func (c *Cluster) flags(name string) []string {
 	service, _, _ := strings.Cut(name, "#")
 	args := append([]string{
-		"serve", "--services", service, "--store", c.cfg.Store, "--migrate", "--dir", c.Dir, "--addr", c.addresses[name],
+		"serve", "--services", service, "--store", c.storeOf(service), "--migrate", "--dir", c.Dir, "--addr", c.addresses[name],
 		"--broker", c.cfg.Broker, "--topic-prefix", c.prefix,
 		"--gateway-url", c.URL("pgsim"), "--platform-url", c.URL("platformsim"),
 	}, c.cfg.Serve...)
@@ -125,6 +128,18 @@ func (c *Cluster) flags(name string) []string {
 		}
 	}
 	return args
+}
+
+// storeOf is the store's URL as a service has it.
+func (c *Cluster) storeOf(service string) string {
+	u, err := url.Parse(c.cfg.Store)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if c.cfg.Roles {
+		u.User = url.User(strings.TrimPrefix(u.Path, "/") + "_" + service)
+	}
+	return u.String()
 }
 
 // Revive starts again what has ended by itself, as a supervisor does, and returns what that said in its end,
