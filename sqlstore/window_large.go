@@ -3,11 +3,13 @@ package sqlstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sort"
 	"sync"
 
 	"github.com/settledev/settle/outbox"
+	"github.com/settledev/settle/relay"
 	"github.com/settledev/settle/txn"
 )
 
@@ -152,24 +154,32 @@ func (w *windowLog) readLarge(ctx context.Context, l *largeWindow, after outbox.
 	var records [largeReaders][]outbox.Record
 	var errs [largeReaders]error
 	var wg sync.WaitGroup
+	from := after.ID
 	for i := range largeReaders {
-		part := l.after(after.ID, (page+largeReaders-1)/largeReaders)
+		part := l.after(from, (page+largeReaders-1)/largeReaders)
 		if part.events == 0 {
 			break
 		}
-		from := after
-		wg.Go(func() { records[i], errs[i] = w.readPart(ctx, l, from, part) })
-		after.ID = part.last
+		behind := from
+		wg.Go(func() { records[i], errs[i] = w.readPart(ctx, l, after, behind, part) })
+		from = part.last
 	}
 	wg.Wait()
-	return slices.Concat(records[:]...), errors.Join(errs[:]...)
+	all, err := slices.Concat(records[:]...), errors.Join(errs[:]...)
+	if err == nil && len(all) == 0 && from > after.ID {
+		// They were there. The windows behind this one must not look like what follows.
+		err = fmt.Errorf("rows up to %d are purged: %w", from, relay.ErrRetention)
+	}
+	return all, err
 }
 
-func (w *windowLog) readPart(ctx context.Context, l *largeWindow, after outbox.Position, part windowPart) ([]outbox.Record, error) {
+// readPart reads what of a part is behind a row number. Nothing may be purged behind the position that the whole page
+// follows: a reader before this one may have found nothing.
+func (w *windowLog) readPart(ctx context.Context, l *largeWindow, after outbox.Position, behind int64, part windowPart) ([]outbox.Record, error) {
 	var floor outbox.Position
 	scan := newTickedScan(after.Epoch, &floor.Tick, &floor.ID)
 	records := make([]outbox.Record, 0, part.events)
-	args := []any{int64(l.shard), l.tick, after.ID, part.last, part.low, part.high}
+	args := []any{int64(l.shard), l.tick, behind, part.last, part.low, part.high}
 	err := w.s.each(ctx, w.q.part, args, func(rows txn.Rows) error {
 		r, err := scan.read(rows)
 		records = append(records, r)

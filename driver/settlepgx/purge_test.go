@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/settledev/settle/driver/settlepgx"
 	"github.com/settledev/settle/outbox"
 	"github.com/settledev/settle/relay"
 	"github.com/settledev/settle/sqlstore"
@@ -136,4 +138,50 @@ type owned struct {
 
 func (o owned) Next(ctx context.Context, _ relay.Lease, after outbox.Position, limit int) ([]outbox.Record, error) {
 	return o.Source.Next(ctx, o.lease, after, limit)
+}
+
+// TestLargeWindowIsPurgedInPart asks for what follows a place in a large window of which the next part is purged,
+// or all of the next page: the gap is told, whoever finds it.
+func TestLargeWindowIsPurgedInPart(t *testing.T) {
+	for _, gone := range []int{511, 800} { // 511 is the end of a part.
+		t.Run(fmt.Sprint(gone), func(t *testing.T) { purgeInPart(t, gone) })
+	}
+}
+
+func purgeInPart(t *testing.T, gone int) {
+	t.Helper()
+	s := newStore(t)
+	src := s.Outbox()
+	run(t, s, add(0, slices.Repeat([]string{"a"}, gone)...))
+	age(t, s, 4)
+	for range 4 {
+		run(t, s, add(0, slices.Repeat([]string{"a"}, 500)...))
+	}
+	lease, err := src.Claim(t.Context(), 0, "owner", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := readAll(t, owned{src, lease}, 500)
+	run(t, s, add(0, "later")) // In a window of its own.
+	if n := len(readAll(t, owned{src, lease}, 500)); n != len(all)+1 {
+		t.Fatalf("%d events, want %d", n, len(all)+1)
+	}
+	if err := src.Advance(t.Context(), lease, all[len(all)-1].Position); err != nil {
+		t.Fatal(err)
+	}
+	// Another process knows the window from before, and has read nothing of it ahead.
+	other := openStore(t, databaseOf(t, s), settlepgx.Config{})
+	if _, err := other.Outbox().Next(t.Context(), relay.Lease{}, all[len(all)-11].Position, 10); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := as[relay.Purger](t, src).Purge(t.Context(), time.Now().Add(-36*time.Hour), gone); err != nil || n != gone {
+		t.Fatalf("purged %d, %v", n, err)
+	}
+	records, err := other.Outbox().Next(t.Context(), relay.Lease{}, all[49].Position, 500)
+	if !errors.Is(err, relay.ErrRetention) {
+		t.Errorf("%d records and %v, want ErrRetention", len(records), err)
+	}
+	if records, err = other.Outbox().Next(t.Context(), relay.Lease{}, all[gone-1].Position, 500); err != nil || len(records) != 500 {
+		t.Errorf("%d records, %v after what is purged", len(records), err)
+	}
 }

@@ -42,10 +42,11 @@ func (r *rows) Scan(dest ...any) error {
 		return fmt.Errorf("%d columns, %d destinations", len(values), len(dest))
 	}
 	for i, d := range dest {
-		if values[i] == nil && scanNull(d) {
-			continue
-		}
-		if fields[i].Format == pgtype.BinaryFormatCode && values[i] != nil && scanBinary(fields[i].DataTypeOID, values[i], d) {
+		if values[i] == nil {
+			if scanNull(d) {
+				continue
+			}
+		} else if fields[i].Format == pgtype.BinaryFormatCode && scanBinary(fields[i].DataTypeOID, values[i], d) {
 			continue
 		}
 		if raw, ok := d.(*sql.RawBytes); ok { // Nothing points to it, so it is the driver's bytes.
