@@ -154,6 +154,7 @@ func serveWhile(ctx context.Context, opts app.Options, t *terminal, prepare, fn 
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	a.Start()
 	done := make(chan error, 1)
 	go func() {
 		defer cancel() // A shop that failed ends fn too.

@@ -218,10 +218,12 @@ func (a *App) config(name string) settle.Config {
 	return cfg
 }
 
-// Run serves until ctx is done and everything has drained: first the process says that it is not ready any
-// more, then it takes no new requests, then the services end.
+// Start lets requests in. Whoever is told the addresses after it is not sent away as too early.
+func (a *App) Start() { a.started.Store(time.Now().UnixNano()) }
+
+// Run serves what Start let in until ctx is done and everything has drained: first the process says that it is
+// not ready any more, then it takes no new requests, then the services end.
 func (a *App) Run(ctx context.Context) error {
-	a.started.Store(time.Now().UnixNano())
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	inside, stopInside := context.WithCancel(context.WithoutCancel(ctx))

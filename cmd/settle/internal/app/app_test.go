@@ -146,6 +146,7 @@ func TestDrain(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
+	a.Start()
 	go func() { done <- a.Run(ctx) }()
 	if err := a.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)

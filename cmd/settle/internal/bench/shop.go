@@ -59,6 +59,7 @@ func start(ctx context.Context, dir, carrier string) (*running, error) {
 	r.app = a
 	r.client = &http.Client{Transport: &http.Transport{MaxIdleConns: 256, MaxIdleConnsPerHost: 256}}
 	ctx, r.stop = context.WithCancel(ctx)
+	a.Start()
 	go func() { r.done <- a.Run(ctx) }()
 	if err := a.WaitReady(ctx); err != nil {
 		return nil, errors.Join(err, r.close())
