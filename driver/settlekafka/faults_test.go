@@ -92,7 +92,7 @@ func TestCloseWithoutBroker(t *testing.T) {
 	}
 	took := time.Since(began)
 	t.Log("closing took", took)
-	if took > 10*time.Second {
+	if took > 20*time.Second {
 		t.Errorf("closing took %s", took)
 	}
 }
@@ -116,7 +116,7 @@ func TestSilentBroker(t *testing.T) {
 				t.Fatalf("message %d: %v, want ErrUnavailable", i, err)
 			}
 		}
-		if took := time.Since(began); took > 3*time.Second {
+		if took := time.Since(began); took > 20*time.Second {
 			t.Fatalf("publish took %s", took)
 		}
 	}
