@@ -55,11 +55,11 @@ bench-peers: services-setup ## measure beside River, Watermill and Debezium, on 
 cluster: services-setup build ## one process per service on servers, replaying the month; STORE=postgres|mysql BROKER=kafka|nats|redis|rabbit|store ARGS=--keep
 	STORE=$(STORE) BROKER=$(BROKER) scripts/cluster.sh $(ARGS)
 
-crash: ## hurt real processes KILLS (50) times; SEED=n repeats a run; STORE=postgres|mysql BROKER=...: one process per service, and the servers too
+crash: ## hurt real processes KILLS (50) times; SEED=n repeats a run; STORE=postgres|mysql BROKER=... PAUSE=payment: one process per service, and the servers too
 ifdef STORE
 	scripts/test-setup.sh
 endif
-	go test ./test/crash -run '^$(if $(STORE),TestServers,TestCrash)$$' -count=1 -timeout 2h -v -args -kills=$(KILLS) $(SEED:%=-seed=%) $(STORE:%=-store=%) $(BROKER:%=-broker=%)
+	go test ./test/crash -run '^$(if $(STORE),TestServers,TestCrash)$$' -count=1 -timeout 2h -v -args -kills=$(KILLS) $(SEED:%=-seed=%) $(STORE:%=-store=%) $(BROKER:%=-broker=%) $(PAUSE:%=-pause=%)
 
 gen: services-setup ## run the conformance suites and write docs/capabilities.md from them
 	go run ./test/capabilities

@@ -1,6 +1,7 @@
 package crash_test
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"maps"
@@ -22,11 +23,13 @@ import (
 var (
 	storeName  = flag.String("store", "postgres", "the server of the databases: postgres or mysql")
 	brokerName = flag.String("broker", "kafka", "what carries events: kafka, nats, redis, rabbit or store")
+	pauses     = flag.String("pause", "", "the service whose processes are paused; default order, payment and inventory")
 )
 
 // The ways to hurt.
 const (
 	killProcess   = "kill a process"
+	killReplay    = "kill the replay"
 	killServer    = "kill a server"
 	endProcess    = "end a process"
 	pauseProcess  = "pause a process"
@@ -47,16 +50,19 @@ const (
 	endWait = 2 * time.Minute
 )
 
-// ways are the ways to hurt, the first five each once. The pause of a process comes after the others: meanwhile the rest of
-// the shop may do all that is left.
+// ways are the ways to hurt, the first six each once. The replay comes first, as it places its orders within seconds, and
+// the pause of a process after the others: meanwhile the rest of the shop may do all that is left.
 func ways(random *rand.Rand) []string {
 	each := []string{killProcess, killServer, endProcess, pauseServer}
-	again := []string{killProcess, killProcess, killServer, killServer, endProcess}
+	again := []string{killProcess, killProcess, killServer, killServer, endProcess, killReplay}
 	for _, some := range [][]string{each, again} {
 		random.Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
 	}
-	return slices.Concat(each, []string{pauseProcess}, again)
+	return slices.Concat([]string{killReplay}, each, []string{pauseProcess}, again)
 }
+
+// twice are the services that have two instances.
+func twice() []string { return []string{"order", "payment", "inventory"} }
 
 // campaign is one run on servers.
 type campaign struct {
@@ -68,13 +74,16 @@ type campaign struct {
 }
 
 // TestServers runs every service in processes of its own, some of them twice, on a database server and a broker, replays
-// the month, and hurts processes and servers at work -kills times while customers cancel. It wants every book
-// balanced and every event once and in its order everywhere. A replay that ends before enough hurts is followed by
-// another, in a new cluster.
+// the month, and hurts processes, servers and the replay itself at work -kills times while customers cancel. It wants
+// every book balanced, no order placed twice, and every event once and in its order everywhere. A replay that ends before
+// enough hurts is followed by another, in a new cluster.
 func TestServers(t *testing.T) {
 	binary.NeedsProcesses(t)
-	hurts := plan(5)
-	t.Logf("repeat with: make crash STORE=%s BROKER=%s KILLS=%d SEED=%d", *storeName, *brokerName, hurts, *seed)
+	hurts := plan(6)
+	t.Logf("repeat with: make crash STORE=%s BROKER=%s PAUSE=%s KILLS=%d SEED=%d", *storeName, *brokerName, *pauses, hurts, *seed)
+	if *pauses != "" && !slices.Contains(twice(), *pauses) {
+		t.Fatalf("-pause %s: none of %v", *pauses, twice())
+	}
 	c := &campaign{t: t, random: rand.New(rand.NewPCG(*seed, 1)), spread: map[string]int{}}
 	for replays := 0; c.hurts < hurts; replays++ {
 		if replays > hurts {
@@ -110,6 +119,7 @@ type shop struct {
 	random  *rand.Rand
 	servers map[string]*server.Server
 	gateway *sqlstore.Store
+	report  string
 	replay  *cluster.Program
 	revived int
 }
@@ -118,11 +128,11 @@ type shop struct {
 func (c *campaign) replay(t *testing.T, n int) {
 	t.Helper()
 	s := c.start(t)
-	report := filepath.Join(t.TempDir(), "report.json")
-	s.replay = s.Replay(report)
+	s.replay = s.Replay(s.report)
 	// Who is away, or whose database is.
-	wait := customers(t, s.URL("gateway"), s.replay.Done(), http.StatusServiceUnavailable)
-	defer c.keep(t, s, report) // No cleanup: by then the processes are gone.
+	over := make(chan struct{})
+	wait := customers(t, s.URL("gateway"), over, http.StatusServiceUnavailable)
+	defer c.keep(t, s) // No cleanup: by then the processes are gone.
 	started := time.Now()
 	for hit := 0; hit < n; {
 		way := c.next()
@@ -141,18 +151,19 @@ func (c *campaign) replay(t *testing.T, n int) {
 			t.Fatalf("the replay does not end:\n%s", s.replay)
 		}
 	}
+	close(over)
 	wait()
 	if code := s.replay.Code(); code != 0 {
 		t.Fatalf("replay: exit code %d\n%s", code, s.replay)
 	}
-	rep := check(t, s.Books(), report)
+	rep := check(t, s.Books(), s.report)
 	t.Logf("balanced after %.1fs: %v, canceled %v", time.Since(started).Seconds(), rep.Terminal, rep.Canceled)
 }
 
 // start starts the servers, and the shop on them.
 func (c *campaign) start(t *testing.T) *shop {
 	t.Helper()
-	s := &shop{t: t, random: c.random, servers: map[string]*server.Server{}}
+	s := &shop{t: t, random: c.random, servers: map[string]*server.Server{}, report: filepath.Join(t.TempDir(), "report.json")}
 	kinds := map[string]server.Kind{
 		"postgres": server.Postgres, "mysql": server.MariaDB,
 		"kafka": server.Kafka, "nats": server.NATS, "redis": server.Redis, "rabbit": server.Rabbit,
@@ -173,7 +184,7 @@ func (c *campaign) start(t *testing.T) *shop {
 	}
 	const stock = "tight=60"
 	s.Cluster = cluster.New(t, filepath.Join(t.TempDir(), "shop"), cluster.Config{
-		Store: cluster.Databases(t, s.servers[*storeName].URL()), Broker: broker, Twice: []string{"order", "payment", "inventory"},
+		Store: cluster.Databases(t, s.servers[*storeName].URL()), Broker: broker, Twice: twice(),
 		Serve: []string{"--stock", stock, "--delayed", "50ms", "--ship-delay", "100ms"},
 		Outside: []string{
 			"--decline", "7", "--platform-faults", `{"errorAfterPercent":3}`,
@@ -187,7 +198,7 @@ func (c *campaign) start(t *testing.T) *shop {
 }
 
 // keep saves what explains a failure.
-func (c *campaign) keep(t *testing.T, s *shop, report string) {
+func (c *campaign) keep(t *testing.T, s *shop) {
 	t.Helper()
 	if !t.Failed() {
 		return
@@ -198,8 +209,10 @@ func (c *campaign) keep(t *testing.T, s *shop, report string) {
 	}
 	s.replay.Quit()
 	said := map[string][]byte{"replay.log": []byte(s.replay.String())}
-	if b, err := os.ReadFile(report); err == nil {
-		said["report.json"] = b
+	for name, path := range map[string]string{"report.json": s.report, "replay.journal": cluster.Journal(s.report)} {
+		if b, err := os.ReadFile(path); err == nil {
+			said[name] = b
+		}
 	}
 	for name, b := range said {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
@@ -258,8 +271,13 @@ func (s *shop) hurt(way string) (victim string) {
 		names := slices.Sorted(maps.Keys(s.servers))
 		victim = names[s.random.IntN(len(names))]
 	case pauseProcess: // One that another one can replace.
-		names := []string{"order", "order#2", "payment", "payment#2", "inventory", "inventory#2"}
-		victim = names[s.random.IntN(len(names))]
+		names := twice()
+		if *pauses != "" {
+			names = []string{*pauses}
+		}
+		victim = names[s.random.IntN(len(names))] + []string{"", "#2"}[s.random.IntN(2)]
+	case killReplay:
+		return s.killReplay()
 	default:
 		names := slices.Sorted(maps.Keys(s.Running))
 		victim = names[s.random.IntN(len(names))]
@@ -292,6 +310,18 @@ func (s *shop) hurt(way string) (victim string) {
 		victim += " for " + pause.Round(time.Millisecond).String()
 	}
 	return victim
+}
+
+// killReplay kills whoever places the orders, and has it go on from its journal.
+func (s *shop) killReplay() string {
+	s.t.Helper()
+	s.replay.Kill()
+	answers := 0
+	if b, err := os.ReadFile(cluster.Journal(s.report)); err == nil {
+		answers = bytes.Count(b, []byte("\n"))
+	}
+	s.replay = s.Replay(s.report)
+	return fmt.Sprintf("after %d answers", answers)
 }
 
 // abridged are the messages of log lines, each once.

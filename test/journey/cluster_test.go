@@ -89,7 +89,7 @@ func replayOn(t *testing.T, c *cluster.Cluster, hurt func(name string)) {
 	select {
 	case <-replay.Done():
 	case <-time.After(3 * time.Minute):
-		t.Fatalf("the replay does not end:\n%s", replay)
+		t.Fatalf("the replay does not end:\n%s\n%s", c.States(), replay)
 	}
 	if code := replay.Code(); code != 0 {
 		t.Fatalf("replay: exit code %d\n%s", code, replay)

@@ -5,6 +5,7 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -156,14 +157,16 @@ func (c *Cluster) Revive() map[string]string {
 	return ended
 }
 
-// Keep ends every process and writes to a directory, which it makes, what was on its way and what each process
-// has said, one file for each start: in the end, what its goroutines were doing.
+// Keep ends every process and writes to a directory, which it makes, what was on its way, how each process was, and
+// what it has said, one file for each start: in the end, what its goroutines were doing.
 func (c *Cluster) Keep(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	traffic := binary.Ask(c.t, c.URL("gateway")+"/internal/stats", "Authorization", "Bearer "+c.token())
-	if err := os.WriteFile(filepath.Join(dir, "stats.json"), []byte(traffic.Body), 0o600); err != nil {
+	for _, p := range c.Running {
+		p.Resume() // One that is paused would never answer.
+	}
+	if err := os.WriteFile(filepath.Join(dir, "states.txt"), []byte(c.States()), 0o600); err != nil {
 		return err
 	}
 	for _, p := range c.Running {
@@ -198,6 +201,23 @@ func (c *Cluster) Books() binary.Books {
 		}
 		return store
 	}
+}
+
+// States are what each process says of itself: whether it is ready, and what is on its way in it. The gateway also
+// says it of the whole shop.
+func (c *Cluster) States() string {
+	c.t.Helper()
+	var all strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(c.Running)) {
+		if name == Outside {
+			continue
+		}
+		for _, path := range []string{"/readyz", "/internal/stats"} {
+			a := binary.Ask(c.t, c.URL(name)+path, "Authorization", "Bearer "+c.Token())
+			fmt.Fprintf(&all, "%s %s: %d %s\n", name, path, a.Status, strings.TrimSpace(a.Body))
+		}
+	}
+	return all.String()
 }
 
 func (c *Cluster) mysql() bool { return strings.HasPrefix(c.cfg.Store, "mysql:") }
@@ -241,16 +261,7 @@ func (c *Cluster) Token() string {
 // Ask asks the gateway as an operator.
 func (c *Cluster) Ask(path string) binary.Answer {
 	c.t.Helper()
-	return binary.Send(c.t, http.MethodGet, c.URL("gateway")+path, "", "Authorization", "Bearer "+c.token())
-}
-
-func (c *Cluster) token() string {
-	c.t.Helper()
-	token, err := os.ReadFile(filepath.Join(c.Dir, "operator-token"))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return strings.TrimSpace(string(token))
+	return binary.Send(c.t, http.MethodGet, c.URL("gateway")+path, "", "Authorization", "Bearer "+c.Token())
 }
 
 // Handled is how many events all processes have handled, -1 while one of them does not say.
@@ -264,11 +275,15 @@ func (c *Cluster) Handled() int64 {
 	return stats.Handled
 }
 
-// Replay starts a replay of the data through the gateway. It writes its report to a file.
+// Replay starts a replay of the data through the gateway. It writes its report to a file, and keeps its journal beside
+// it: one with the same report goes on where the last one was ended.
 func (c *Cluster) Replay(report string) *Program {
 	c.t.Helper()
 	return c.ReplayAt(c.URL("gateway"), report)
 }
+
+// Journal is where the replay that writes a report keeps its answers.
+func Journal(report string) string { return report + ".journal" }
 
 // ReplayAt is Replay through whatever leads to gateways.
 func (c *Cluster) ReplayAt(url, report string) *Program {
@@ -276,7 +291,7 @@ func (c *Cluster) ReplayAt(url, report string) *Program {
 	args := append([]string{
 		"replay-data", "--url", url, "--token-file", filepath.Join(c.Dir, "operator-token"),
 		"--gateway-url", c.URL("pgsim"), "--platform-url", c.URL("platformsim"),
-		"--journal", filepath.Join(c.t.TempDir(), "journal"), "--report", report,
+		"--journal", Journal(report), "--report", report,
 	}, c.cfg.Flags...)
 	if c.cfg.Data != "" {
 		args = append(args, c.cfg.Data)
