@@ -142,8 +142,9 @@ func TestLateApproval(t *testing.T) {
 	binary.NeedsProcesses(t)
 	t.Parallel()
 	dir := newDir(t)
-	const late = `{"lateApprovalPercent":100,"lateApprovalDelay":"4s"}`
-	p := serve(t, dir, "--broker", "store", "--delayed", "300ms", "--expired", "1s", "--gateway-faults", late)
+	const late = `{"lateApprovalPercent":100,"lateApprovalDelay":"9s"}`
+	// Between asking for a payment and giving it up there is time to take the gateway down, on a busy machine too.
+	p := serve(t, dir, "--broker", "store", "--delayed", "300ms", "--expired", "6s", "--gateway-faults", late)
 	id := place(t, p)
 	until(t, p, id, "PAYMENT_IN_PROGRESS")
 	if o := until(t, p, id, "CANCELED"); o.Reason != "PAYMENT_TIMEOUT" {
