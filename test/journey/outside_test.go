@@ -95,7 +95,7 @@ func TestGatewaySilent(t *testing.T) {
 	binary.NeedsProcesses(t)
 	t.Parallel()
 	dir := newDir(t)
-	p := serve(t, dir, "--delayed", "500ms", "--expired", "3s", "--gateway-faults", `{"silencePercent":100}`)
+	p := serve(t, dir, "--delayed", "500ms", "--expired", "10s", "--gateway-faults", `{"silencePercent":100}`)
 	var ids []string
 	for range 8 {
 		ids = append(ids, place(t, p))
