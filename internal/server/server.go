@@ -163,6 +163,9 @@ func (s *Server) URL() string { return s.server.URL() }
 // CAFile returns the PEM file of the authority to trust, if it was started with TLS.
 func (s *Server) CAFile() string { return s.server.CAFile() }
 
+// ClientFiles returns the PEM files of a client's certificate and its key, if it was started with TLS.
+func (s *Server) ClientFiles() (cert, key string) { return s.server.ClientFiles() }
+
 // Kill ends all its processes by SIGKILL and returns when they are gone.
 func (s *Server) Kill() {
 	s.tb.Helper()

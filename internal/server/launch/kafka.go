@@ -3,9 +3,7 @@ package launch
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -54,11 +52,9 @@ func (s *Server) planKafka(count int) error {
 	if err != nil {
 		return err
 	}
-	var secure map[string]string
-	if s.options.TLS {
-		if secure, err = s.kafkaSecure(); err != nil {
-			return err
-		}
+	secure, protocol, err := s.kafkaSecure()
+	if err != nil {
+		return err
 	}
 	var voters []string
 	for i, p := range controllers {
@@ -71,18 +67,17 @@ func (s *Server) planKafka(count int) error {
 		if err != nil {
 			return err
 		}
-		format, err := java(dir, "kafka", "128m", "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format",
-			"--ignore-formatted", "-t", kafkaCluster, "-c", config)
+		format, err := java(dir, "kafka", "128m", slices.Concat([]string{
+			"-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format",
+			"--ignore-formatted", "-t", kafkaCluster, "-c", config,
+		}, s.kafkaScram())...)
 		if err != nil {
 			return err
 		}
-		settings := kafkaSettings(count, i, ports[i], controllers[i], strings.Join(voters, ","), dir)
-		if s.options.TLS {
-			settings["listeners"] = strings.Replace(settings["listeners"], "PLAINTEXT:", "SSL:", 1)
-			settings["advertised.listeners"] = "SSL://" + address(ports[i])
-			maps.Copy(settings, secure)
-		}
-		lines := s.settings(settings, "%s=%s")
+		settings := kafkaSettings(count, i, strings.Join(voters, ","), dir)
+		settings["listeners"] = protocol + "://" + address(ports[i]) + ",CONTROLLER://" + address(controllers[i])
+		settings["advertised.listeners"] = protocol + "://" + address(ports[i])
+		lines := s.settings(joined(secure, settings), "%s=%s")
 		s.nodes = append(s.nodes, &node{
 			dir:  dir,
 			main: main,
@@ -111,52 +106,22 @@ func (s *Server) planKafka(count int) error {
 	if s.options.TLS {
 		scheme = "kafka+tls"
 	}
-	s.url = scheme + "://" + addresses(ports)
+	s.url = scheme + "://" + s.user() + addresses(ports)
 	return nil
 }
 
-// kafkaSecure returns the settings of brokers that talk by TLS only, also with one another.
-func (s *Server) kafkaSecure() (map[string]string, error) {
-	files, err := makeCertificate(s.dir)
-	if err != nil {
-		return nil, err
-	}
-	s.caFile = files.authority
-	key, err := os.ReadFile(files.key)
-	if err != nil {
-		return nil, err
-	}
-	certificate, err := os.ReadFile(files.certificate)
-	if err != nil {
-		return nil, err
-	}
-	store := filepath.Join(s.dir, "server-store.pem") // Kafka wants both in one file.
-	return map[string]string{
-		"inter.broker.listener.name":     "SSL",
-		"listener.security.protocol.map": "SSL:SSL,CONTROLLER:PLAINTEXT",
-		"ssl.keystore.type":              "PEM",
-		"ssl.keystore.location":          store,
-		"ssl.truststore.type":            "PEM",
-		"ssl.truststore.location":        files.authority,
-	}, os.WriteFile(store, slices.Concat(key, certificate), 0o600)
-}
-
 // kafkaSettings are those of a small node that is quick to start, and to start again after a SIGKILL.
-func kafkaSettings(count, i, port, controller int, voters, dir string) map[string]string {
+func kafkaSettings(count, i int, voters, dir string) map[string]string {
 	replicas, inSync := "1", "1"
 	if count > 1 {
 		replicas, inSync = "3", "2"
 	}
 	return map[string]string{
-		"process.roles":                  "broker,controller",
-		"node.id":                        strconv.Itoa(i + 1),
-		"controller.quorum.voters":       voters,
-		"controller.listener.names":      "CONTROLLER",
-		"listeners":                      "PLAINTEXT://" + address(port) + ",CONTROLLER://" + address(controller),
-		"advertised.listeners":           "PLAINTEXT://" + address(port),
-		"inter.broker.listener.name":     "PLAINTEXT",
-		"listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-		"log.dirs":                       filepath.Join(dir, "data"),
+		"process.roles":             "broker,controller",
+		"node.id":                   strconv.Itoa(i + 1),
+		"controller.quorum.voters":  voters,
+		"controller.listener.names": "CONTROLLER",
+		"log.dirs":                  filepath.Join(dir, "data"),
 
 		// A client that misspells a topic shall hear of it.
 		"auto.create.topics.enable":                        "false",

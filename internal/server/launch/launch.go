@@ -62,11 +62,14 @@ type Options struct {
 	Settings map[string]string
 	// Upstream is the URL of what a PgBouncer (postgres://) or a Connect (kafka://) works on. Required there.
 	Upstream string
-	// TLS has a NATS server or a Kafka refuse plain connections, and the URL of a RabbitMQ ask for others. CAFile
-	// names the authority to trust.
+	// TLS has a server refuse plain connections, but for its sign of life; not those of PgBouncer and Connect. CAFile
+	// names the authority to trust. The certificate is for 127.0.0.1 and not for localhost.
 	TLS bool
-	// Users are the names and passwords that a NATS server accepts; the URL holds the first by name. Default
-	// none asked for.
+	// ClientCerts has a server with TLS demand a certificate of whoever connects: ClientFiles names one. A MariaDB
+	// demands it of the accounts that say so.
+	ClientCerts bool
+	// Users are the names and passwords that a NATS server or a Kafka accepts, the latter by each of PLAIN,
+	// SCRAM-SHA-256 and SCRAM-SHA-512; the URL holds the first by name. Default none asked for.
 	Users map[string]string
 	// Port is where the server listens; the further nodes of a cluster follow it. Default a free one.
 	Port int

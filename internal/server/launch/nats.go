@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -50,19 +49,19 @@ func (s *Server) planNATS(count int) error {
 			stopSignal: syscall.SIGTERM,
 		})
 	}
-	s.url = "nats://" + s.natsUser() + addresses(ports)
+	s.url = "nats://" + s.user() + addresses(ports)
 	return nil
 }
 
 // natsLines returns what all nodes have in their configuration: at its top, and in the jetstream block.
 func (s *Server) natsLines() (top, stream []string, err error) {
 	if s.options.TLS {
-		files, err := makeCertificate(s.dir)
+		files, err := s.secure("")
 		if err != nil {
 			return nil, nil, err
 		}
-		s.caFile = files.authority
-		top = append(top, fmt.Sprintf("tls { cert_file: %q, key_file: %q }", files.certificate, files.key))
+		top = append(top, fmt.Sprintf("tls { cert_file: %q, key_file: %q, ca_file: %q, verify: %t }",
+			files.certificate, files.key, files.authority, s.options.ClientCerts))
 	}
 	if len(s.options.Users) > 0 {
 		var users []string
@@ -79,13 +78,4 @@ func (s *Server) natsLines() (top, stream []string, err error) {
 		}
 	}
 	return top, stream, nil
-}
-
-// natsUser returns the part of the URL that names the first user, in the order of names.
-func (s *Server) natsUser() string {
-	if len(s.options.Users) == 0 {
-		return ""
-	}
-	name := slices.Min(slices.Collect(maps.Keys(s.options.Users)))
-	return url.UserPassword(name, s.options.Users[name]).String() + "@"
 }

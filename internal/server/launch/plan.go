@@ -73,6 +73,22 @@ func (s *Server) settings(defaults map[string]string, format string) []string {
 	return lines
 }
 
+// user returns the part of a URL that names the first of the options' users, in the order of names.
+func (s *Server) user() string {
+	if len(s.options.Users) == 0 {
+		return ""
+	}
+	name := slices.Min(slices.Collect(maps.Keys(s.options.Users)))
+	return url.UserPassword(name, s.options.Users[name]).String() + "@"
+}
+
+// joined returns two sets of settings as one; those of the first win.
+func joined(a, b map[string]string) map[string]string {
+	all := maps.Clone(b)
+	maps.Copy(all, a)
+	return all
+}
+
 // upstream returns the host and port, or several, of Options.Upstream.
 func (s *Server) upstream(scheme string) (*url.URL, error) {
 	u, err := url.Parse(s.options.Upstream)

@@ -89,16 +89,20 @@ func (s *Server) rabbitListeners(port, hidden int) (scheme string, plain int, se
 	if !s.options.TLS {
 		return "amqp", port, nil, nil
 	}
-	files, err := makeCertificate(s.dir)
+	files, err := s.secure("")
 	if err != nil {
 		return "", 0, nil, err
 	}
-	s.caFile = files.authority
+	verify := "verify_none"
+	if s.options.ClientCerts {
+		verify = "verify_peer"
+	}
 	return "amqps", hidden, map[string]string{
-		"listeners.ssl.1":        address(port),
-		"ssl_options.cacertfile": files.authority,
-		"ssl_options.certfile":   files.certificate,
-		"ssl_options.keyfile":    files.key,
-		"ssl_options.verify":     "verify_none",
+		"listeners.ssl.1":                  address(port),
+		"ssl_options.cacertfile":           files.authority,
+		"ssl_options.certfile":             files.certificate,
+		"ssl_options.keyfile":              files.key,
+		"ssl_options.verify":               verify,
+		"ssl_options.fail_if_no_peer_cert": strconv.FormatBool(s.options.ClientCerts),
 	}, nil
 }

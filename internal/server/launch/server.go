@@ -33,6 +33,8 @@ type Server struct {
 	caFile string
 	nodes  []*node
 	ports  []*port
+	// clientFiles are a client's certificate and its key.
+	clientFiles [2]string
 }
 
 // node is one member of a cluster, or the server itself.
@@ -71,6 +73,10 @@ func (s *Server) URL() string { return s.url }
 
 // CAFile returns the PEM file of the authority to trust, if the server was started with TLS.
 func (s *Server) CAFile() string { return s.caFile }
+
+// ClientFiles returns the PEM files of a certificate and its key that the server takes of a client, if it was started
+// with TLS.
+func (s *Server) ClientFiles() (cert, key string) { return s.clientFiles[0], s.clientFiles[1] }
 
 // Restart starts the nodes that don't run, with their ports and data, and waits until all are ready.
 func (s *Server) Restart(ctx context.Context) error {

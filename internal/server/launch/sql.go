@@ -2,6 +2,7 @@ package launch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,7 +26,11 @@ func (s *Server) planPostgres() error {
 	dir := filepath.Join(s.dir, "node")
 	data := filepath.Join(dir, "data")
 	args := []string{"-D", data}
-	for _, setting := range s.settings(map[string]string{
+	secure, prepareSecure, err := s.postgresSecure(dir)
+	if err != nil {
+		return err
+	}
+	for _, setting := range s.settings(joined(secure, map[string]string{
 		"listen_addresses":        "127.0.0.1",
 		"port":                    strconv.Itoa(ports[0]),
 		"unix_socket_directories": "",
@@ -36,21 +41,25 @@ func (s *Server) planPostgres() error {
 		"log_line_prefix":         "%m [%p] ",
 		// In the data directory, where a killed server leaves nothing that outlives it.
 		"dynamic_shared_memory_type": "mmap",
-	}, "%s=%s") {
+	}), "%s=%s") {
 		args = append(args, "-c", setting)
 	}
 	s.nodes = []*node{{
 		dir:  dir,
 		main: command{path: filepath.Join(bin, "postgres"), args: args, user: postgresUser},
 		prepare: func(ctx context.Context) error {
-			return s.initPostgres(ctx, bin, dir, data)
+			return errors.Join(prepareSecure(ctx), s.initPostgres(ctx, bin, dir, data))
 		},
 		ready:      func(ctx context.Context) error { return probePostgres(ctx, ports[0]) },
 		stopSignal: syscall.SIGINT, // "fast": it does not wait for clients to leave
 		// "Immediate": as good as killed, but its segment of shared memory goes with it.
 		closeSignal: syscall.SIGQUIT,
 	}}
-	s.url = fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable", address(ports[0]))
+	mode := "disable"
+	if s.options.TLS {
+		mode = "verify-full"
+	}
+	s.url = fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=%s", address(ports[0]), mode)
 	return nil
 }
 
@@ -113,7 +122,11 @@ func (s *Server) planMariaDB() error {
 	const user = "mysql"
 	dir := filepath.Join(s.dir, "node")
 	data := filepath.Join(dir, "data")
-	args := slices.Concat([]string{"--no-defaults", "--datadir=" + data}, s.settings(map[string]string{
+	secure, err := s.mariaSecure(user)
+	if err != nil {
+		return err
+	}
+	args := slices.Concat([]string{"--no-defaults", "--datadir=" + data}, s.settings(joined(secure, map[string]string{
 		"bind-address":    "127.0.0.1",
 		"port":            strconv.Itoa(ports[0]),
 		"socket":          filepath.Join(dir, "socket"),
@@ -128,7 +141,7 @@ func (s *Server) planMariaDB() error {
 		"innodb-flush-log-at-trx-commit": "1",
 		"character-set-server":           "utf8mb4",
 		"skip-name-resolve":              "ON",
-	}, "--%s=%s"))
+	}), "--%s=%s"))
 	s.nodes = []*node{{
 		dir:  dir,
 		main: command{path: server, args: args, user: user},
