@@ -8,11 +8,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/settledev/settle/broker"
+	"github.com/settledev/settle/driver/internal/secure"
 )
 
 var (
 	// ErrCredentials says that the cluster refused who we are: mend user, password or mechanism.
 	ErrCredentials = errors.New("the cluster refused the credentials")
+	// ErrTLS says that one side does not vouch for the other, or does not speak TLS, or that a file of the URL is
+	// not usable: mend the certificates or the URL.
+	ErrTLS = secure.ErrTLS
 	// ErrFenced says that another publisher has taken over the transactional id, and nothing of the call
 	// was stored. It comes with [broker.ErrUnavailable]: whoever still owns the shard repeats, and so
 	// takes the id back; whoever lost the shard finds that out before it publishes again.

@@ -2,11 +2,9 @@ package settlekafka
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/settledev/settle/broker"
+	"github.com/settledev/settle/driver/internal/secure"
 	"github.com/settledev/settle/event"
 )
 
@@ -51,9 +50,10 @@ type Broker struct {
 }
 
 // Open connects to a cluster: url is kafka://host:9092, with more hosts parted by commas, or
-// kafka+tls://user:password@host:9093?sasl=scram-sha-512&ca=file.pem, where sasl is the mechanism and ca has the
-// authorities to trust instead of the system's. It fails when no broker answers ([broker.ErrUnavailable]) or the credentials are wrong ([ErrCredentials]); once open, it reconnects
-// for ever.
+// kafka+tls://user:password@host:9093?sasl=scram-sha-512&ca=file.pem, where sasl is the mechanism, ca has the
+// authorities to trust instead of the system's, and cert and key are our own certificate. It fails when no broker
+// answers ([broker.ErrUnavailable]), the credentials are wrong ([ErrCredentials]) or the certificates are
+// ([ErrTLS]); once open, it reconnects for ever.
 func Open(ctx context.Context, url string, cfg Config) (*Broker, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -99,6 +99,12 @@ func openError(where *address, err error) error {
 	if isCredentials(err) {
 		return fmt.Errorf("settlekafka: open %s: %w: %w", where, ErrCredentials, err)
 	}
+	if refusal := secure.Refusal(err); refusal != nil {
+		return fmt.Errorf("settlekafka: open %s: %w", where, refusal)
+	}
+	if strings.Contains(err.Error(), "tls alert record") { // The client has no value for it.
+		return fmt.Errorf("settlekafka: open %s: %w: it is for kafka+tls URLs: %w", where, ErrTLS, err)
+	}
 	return fmt.Errorf("settlekafka: open %s: %w: %w", where, broker.ErrUnavailable, err)
 }
 
@@ -128,7 +134,7 @@ func (b *Broker) common() ([]kgo.Opt, error) {
 		kgo.RetryBackoffFn(func(n int) time.Duration { return min(50*time.Millisecond<<min(n, 5), time.Second) }),
 	}
 	if b.where.tls {
-		config, err := b.tlsConfig()
+		config, err := b.where.files.Config(b.cfg.TLS)
 		if err != nil {
 			return nil, err
 		}
@@ -138,25 +144,6 @@ func (b *Broker) common() ([]kgo.Opt, error) {
 		options = append(options, kgo.SASL(mechanism))
 	}
 	return options, nil
-}
-
-func (b *Broker) tlsConfig() (*tls.Config, error) {
-	config := b.cfg.TLS.Clone()
-	if config == nil {
-		config = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	if b.where.caFile == "" {
-		return config, nil
-	}
-	text, err := os.ReadFile(b.where.caFile)
-	if err != nil {
-		return nil, fmt.Errorf("ca: %w", err)
-	}
-	config.RootCAs = x509.NewCertPool()
-	if !config.RootCAs.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("ca: %s has no certificate in PEM", b.where.caFile)
-	}
-	return config, nil
 }
 
 func (b *Broker) mechanism() (sasl.Mechanism, error) {

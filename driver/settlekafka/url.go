@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/url"
 	"strings"
+
+	"github.com/settledev/settle/driver/internal/secure"
 )
 
 // address is what a URL says.
@@ -15,7 +17,7 @@ type address struct {
 	user      string
 	password  string
 	mechanism string
-	caFile    string
+	files     secure.Files
 }
 
 // String is for people: without the password.
@@ -31,7 +33,7 @@ func (a *address) String() string {
 }
 
 // parseURL reads kafka://user:password@host:9092,host:9092?sasl=scram-sha-256, and kafka+tls:// likewise, which
-// also takes ca=file.pem.
+// also takes ca=file.pem, cert=file.pem and key=file.pem.
 // Its errors never repeat what may have a password in it.
 func parseURL(text string) (*address, error) {
 	scheme, rest, ok := strings.Cut(text, "://")
@@ -64,14 +66,16 @@ func parseURL(text string) (*address, error) {
 	if err != nil {
 		return nil, errors.New("the part after ? is not readable")
 	}
-	for name := range values {
-		if name != "sasl" && name != "ca" {
-			return nil, fmt.Errorf("parameter %.40q is not known, only sasl and ca are", name)
-		}
+	if a.files, err = secure.Take(values); err != nil {
+		return nil, err
 	}
-	a.mechanism, a.caFile = strings.ToUpper(values.Get("sasl")), values.Get("ca")
-	if a.caFile != "" && !a.tls {
-		return nil, errors.New("ca is for kafka+tls")
+	a.mechanism = strings.ToUpper(values.Get("sasl"))
+	values.Del("sasl")
+	for name := range values {
+		return nil, fmt.Errorf("parameter %.40q is not known, only sasl, ca, cert and key are", name)
+	}
+	if a.files.Any() && !a.tls {
+		return nil, errors.New("ca, cert and key are for kafka+tls")
 	}
 	return a, nil
 }

@@ -11,11 +11,16 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 
+	"github.com/settledev/settle/driver/internal/secure"
 	"github.com/settledev/settle/sqlstore"
 )
 
 // ErrCredentials says that the server refused who we are, or does not let us use the database.
 var ErrCredentials = errors.New("the server refused the credentials")
+
+// ErrTLS says that one side does not vouch for the other, or does not speak TLS, or that a file of the URL is not
+// usable.
+var ErrTLS = secure.ErrTLS
 
 // ErrNoDatabase says that the server has no database of the URL's name: make it, see [EnsureDatabase].
 var ErrNoDatabase = errors.New("there is no such database")
@@ -48,8 +53,21 @@ func classify(err error) error {
 		return sqlstore.ErrUnavailable
 	case errors.Is(err, context.DeadlineExceeded):
 		return sqlstore.ErrUnavailable // The store's own limit of a transaction: the server hangs.
+	case secure.Refusal(err) != nil:
+		return sqlstore.ErrUnavailable // It had us before: perhaps its certificate is being renewed.
 	}
 	return nil
+}
+
+// openError is an error of the first connection, which TLS may have refused for good.
+func openError(err error) error {
+	if errors.Is(err, mysql.ErrNoTLS) {
+		return fmt.Errorf("%w: %w", ErrTLS, err)
+	}
+	if refusal := secure.Refusal(err); refusal != nil {
+		return refusal
+	}
+	return classified(err)
 }
 
 func classified(err error) error {

@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
 
+	"github.com/settledev/settle/driver/internal/secure"
 	"github.com/settledev/settle/sqlstore"
 )
 
@@ -30,7 +32,7 @@ type Config struct {
 	Timeout time.Duration
 	// LockWait bounds the wait for a row lock; after it the transaction runs again. Whole seconds. Default 10s.
 	LockWait time.Duration
-	// TLS secures the connections with certificates of one's own. Default: what the URL's parameter tls says.
+	// TLS secures the connections with certificates of one's own. Default: what the URL says.
 	TLS *tls.Config
 }
 
@@ -56,8 +58,10 @@ func (c Config) withDefaults() (Config, error) {
 }
 
 // Open connects to mysql://user:password@host:port/database?parameters, where the parameters are those of
-// go-sql-driver/mysql, and opens its store. The error is [ErrCredentials], sqlstore.ErrUnavailable when no
-// server answers, sqlstore.ErrSchema when the database has to be migrated first. Close the store in the end.
+// go-sql-driver/mysql, and opens its store. Besides, ca names a PEM file of the authorities to trust instead of the
+// system's, and cert and key our own certificate: each of them turns TLS on. The error is [ErrCredentials], [ErrTLS],
+// [ErrNoDatabase], sqlstore.ErrUnavailable when no server answers, sqlstore.ErrSchema when the database has to be
+// migrated first. Close the store in the end.
 func Open(ctx context.Context, target string, cfg Config) (*sqlstore.Store, error) {
 	s, err := open(ctx, target, cfg)
 	if err != nil {
@@ -86,16 +90,30 @@ func open(ctx context.Context, target string, cfg Config) (_ *sqlstore.Store, er
 		}
 	}()
 	if err := db.PingContext(ctx); err != nil {
-		return nil, classified(err)
+		return nil, openError(err)
 	}
 	return sqlstore.Open(ctx, sqlstore.Backend{
 		Dialect: sqlstore.MySQL(), Server: &server{db: db}, Classify: classify, Close: db.Close,
 	}, cfg.Store)
 }
 
+// Raw returns the URL's database without a store, whose tables may be missing: for a look at what is there. It
+// connects when it is used.
+func Raw(target string) (*sql.DB, error) {
+	cfg, err := Config{}.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	db, err := connect(target, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("settlemysql: %s: %w", redact(target), err)
+	}
+	return db, nil
+}
+
 // connect returns a database that opens its connections when they are needed.
 func connect(target string, cfg Config) (*sql.DB, error) {
-	c, err := parse(target)
+	c, err := parse(target, cfg.TLS)
 	if err != nil {
 		return nil, err
 	}
@@ -111,16 +129,14 @@ func pool(c *mysql.Config, cfg Config) (*sql.DB, error) {
 	if c.MultiStatements { // A migration takes as long as it takes.
 		c.ReadTimeout = 0
 	}
-	if cfg.TLS != nil {
-		c.TLS = cfg.TLS
-	}
-	c.MaxAllowedPacket = 0        // The server's: what it refuses would look like a lost connection.
-	c.Logger = &mysql.NopLogger{} // What went wrong is in the errors.
+	c.MaxAllowedPacket = 0 // The server's: what it refuses would look like a lost connection.
+	heard := &ear{}
+	c.Logger = heard
 	connector, err := mysql.NewConnector(c)
 	if err != nil {
 		return nil, err
 	}
-	db := sql.OpenDB(&session{connector, fmt.Sprintf(sessionText, int(cfg.LockWait/time.Second))})
+	db := sql.OpenDB(&session{connector, fmt.Sprintf(sessionText, int(cfg.LockWait/time.Second)), heard})
 	db.SetMaxOpenConns(cfg.ConnsMax)
 	db.SetMaxIdleConns(cfg.ConnsMax)
 	db.SetConnMaxIdleTime(time.Minute)
@@ -139,12 +155,30 @@ type session struct {
 	driver.Connector
 
 	text string
+	ear  *ear
+}
+
+// ear hears why a connection ended, which the driver tells its log only. Everything else is in its errors.
+type ear struct{ refusal atomic.Pointer[error] }
+
+// Print implements [mysql.Logger].
+func (e *ear) Print(v ...any) {
+	for _, one := range v {
+		if err, ok := one.(error); ok {
+			if refusal := secure.Refusal(err); refusal != nil {
+				e.refusal.Store(&refusal)
+			}
+		}
+	}
 }
 
 // Connect implements [driver.Connector].
 func (s *session) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := s.Connector.Connect(ctx)
 	if err != nil {
+		if refusal := s.ear.refusal.Swap(nil); refusal != nil {
+			err = fmt.Errorf("%w: %w", err, *refusal)
+		}
 		return nil, err
 	}
 	e, ok := conn.(driver.ExecerContext)
@@ -159,8 +193,8 @@ func (s *session) Connect(ctx context.Context) (driver.Conn, error) {
 	return conn, nil
 }
 
-// parse reads a URL into the driver's own form.
-func parse(target string) (*mysql.Config, error) {
+// parse reads a URL into the driver's own form. TLS is as the URL says, upon base.
+func parse(target string, base *tls.Config) (*mysql.Config, error) {
 	u, err := url.Parse(target)
 	if err != nil {
 		// The error would repeat the text, which may have a password in it.
@@ -176,9 +210,9 @@ func parse(target string) (*mysql.Config, error) {
 	if port == "" {
 		port = "3306"
 	}
-	c, err := mysql.ParseDSN("/?" + u.RawQuery)
+	c, err := parameters(u, base)
 	if err != nil {
-		return nil, fmt.Errorf("parameters: %w", err)
+		return nil, err
 	}
 	if c.Timeout+c.ReadTimeout+c.WriteTimeout != 0 || c.MultiStatements {
 		return nil, errors.New("parameters: timeouts and several statements at once are not the URL's to decide")
@@ -189,6 +223,32 @@ func parse(target string) (*mysql.Config, error) {
 		c.Addr = "[" + u.Hostname() + "]:" + port
 	}
 	c.DBName = strings.TrimPrefix(u.Path, "/")
+	return c, nil
+}
+
+// parameters reads what stands behind a URL's question mark.
+func parameters(u *url.URL, base *tls.Config) (*mysql.Config, error) {
+	query, text := u.Query(), u.RawQuery
+	files, err := secure.Take(query)
+	if err != nil {
+		return nil, err
+	}
+	if files.Any() {
+		text = query.Encode()
+	}
+	c, err := mysql.ParseDSN("/?" + text)
+	if err != nil {
+		return nil, fmt.Errorf("parameters: %w", err)
+	}
+	c.TLS = base // Or what tls says, made when the host is known whose name is to be in the certificate.
+	if files.Any() {
+		if c.TLSConfig != "" && c.TLSConfig != "true" {
+			return nil, fmt.Errorf("tls=%.40s and certificates contradict one another", c.TLSConfig)
+		}
+		if c.TLS, err = files.Config(base); err != nil {
+			return nil, err
+		}
+	}
 	return c, nil
 }
 
@@ -218,7 +278,7 @@ func Migrate(ctx context.Context, target string, schemas ...sqlstore.Schema) (in
 const migrateWait = 60
 
 func migrate(ctx context.Context, target string, cfg Config, schemas ...sqlstore.Schema) (_ int, err error) {
-	c, err := parse(target)
+	c, err := parse(target, cfg.TLS)
 	if err != nil {
 		return 0, err
 	}
@@ -233,7 +293,7 @@ func migrate(ctx context.Context, target string, cfg Config, schemas ...sqlstore
 	defer func() { err = errors.Join(err, db.Close()) }()
 	conn, err := db.Conn(ctx)
 	if err != nil {
-		return 0, classified(err)
+		return 0, openError(err)
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	// The lock is the session's: it ends with the connection, whatever becomes of us. Its name has 64
@@ -281,14 +341,14 @@ func DropDatabase(ctx context.Context, target string) error {
 func withoutDatabase(target string, fn func(db *sql.DB, name string) error) (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("settlemysql: database of %s: %w", redact(target), classified(err))
+			err = fmt.Errorf("settlemysql: database of %s: %w", redact(target), openError(err))
 		}
 	}()
 	cfg, err := Config{}.withDefaults()
 	if err != nil {
 		return err
 	}
-	c, err := parse(target)
+	c, err := parse(target, cfg.TLS)
 	if err != nil {
 		return err
 	}

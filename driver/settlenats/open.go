@@ -15,6 +15,7 @@ import (
 
 	"github.com/settledev/settle/broker"
 	"github.com/settledev/settle/broker/assign"
+	"github.com/settledev/settle/driver/internal/secure"
 	"github.com/settledev/settle/event"
 )
 
@@ -25,6 +26,7 @@ var (
 	_ broker.Tailer    = (*Broker)(nil)
 	_ broker.Seeker    = (*partition)(nil)
 	_ broker.Laggard   = (*partition)(nil)
+	_ broker.Standby   = (*membership)(nil)
 )
 
 const (
@@ -39,6 +41,8 @@ const (
 var (
 	// ErrCredentials says that the server refused who we are.
 	ErrCredentials = errors.New("the server refused the credentials")
+	// ErrTLS says that one side does not vouch for the other, or does not speak TLS, or that a file is not usable.
+	ErrTLS = secure.ErrTLS
 	// ErrNoJetStream says that the server, or this account on it, has no JetStream.
 	ErrNoJetStream = errors.New("the server has no JetStream for this account")
 	// ErrLocked says that another process uses the directory.
@@ -69,7 +73,7 @@ type Broker struct {
 
 // Open connects to a server or cluster: url is one or more NATS URLs, parted by commas. The last may end with
 // ?ca=file&cert=file&key=file&creds=file&nkey=file, which stand for the files of the config. It fails when
-// no server answers, credentials are wrong or JetStream is off; once open, it reconnects for ever.
+// no server answers, credentials or certificates are wrong or JetStream is off; once open, it reconnects for ever.
 func Open(ctx context.Context, url string, cfg Config) (*Broker, error) {
 	url, err := cfg.readURL(url)
 	if err != nil {
@@ -199,9 +203,13 @@ func openError(where string, err error) error {
 		return fmt.Errorf("settlenats: open %s: %w: %w", where, ErrNoJetStream, err)
 	case errors.Is(err, nats.ErrNoServers):
 		return fmt.Errorf("settlenats: open %s: %w: no server answers", where, broker.ErrUnavailable)
-	default:
-		return fmt.Errorf("settlenats: open %s: %w", where, err)
+	case errors.Is(err, nats.ErrSecureConnWanted), errors.Is(err, nats.ErrSecureConnRequired):
+		return fmt.Errorf("settlenats: open %s: %w: %w", where, ErrTLS, err)
 	}
+	if refusal := secure.Refusal(err); refusal != nil {
+		err = refusal
+	}
+	return fmt.Errorf("settlenats: open %s: %w", where, err)
 }
 
 func (b *Broker) options(ctx context.Context) ([]nats.Option, error) {
@@ -243,6 +251,10 @@ func (b *Broker) options(ctx context.Context) ([]nats.Option, error) {
 
 // files returns the options that stand for the files of the config.
 func (c *Config) files() (options []nats.Option, err error) {
+	// The client reads them again for each connection; an error is ours to tell.
+	if _, err := (secure.Files{CA: c.CAFile, Cert: c.CertFile, Key: c.KeyFile}).Config(nil); err != nil {
+		return nil, err
+	}
 	if c.CAFile != "" {
 		options = append(options, nats.RootCAs(c.CAFile))
 	}
@@ -325,6 +337,14 @@ func (m *membership) Next(ctx context.Context) (broker.Partition, error) {
 		return nil, m.ending(err)
 	}
 	return m.partition(claim.Name, claim), nil
+}
+
+// Standby implements [broker.Standby].
+func (m *membership) Standby() bool {
+	if m.share != nil {
+		return m.share.Standby()
+	}
+	return m.member.Standby()
 }
 
 func (m *membership) ending(err error) error {

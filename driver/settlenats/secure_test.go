@@ -3,6 +3,7 @@ package settlenats
 import (
 	"context"
 	"errors"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/settledev/settle/broker"
+	"github.com/settledev/settle/driver/internal/secure/securetest"
 	"github.com/settledev/settle/internal/server"
 )
 
@@ -182,4 +184,16 @@ func TestLateCallSendsNothing(t *testing.T) {
 	if len(got) != 1 || got[0].Event.AggregateID != "other" {
 		t.Errorf("%d messages, the first of %s, want one of other", len(got), got[0].Event.AggregateID)
 	}
+}
+
+// TestTLS runs the suite against a server that demands a certificate.
+func TestTLS(t *testing.T) {
+	srv := server.Start(t, server.NATS, server.Options{TLS: true, ClientCerts: true})
+	cert, key := srv.ClientFiles()
+	securetest.Run(t, securetest.Harness{
+		URL: srv.URL(), CA: srv.CAFile(), Cert: cert, Key: key, Unavailable: broker.ErrUnavailable,
+		Open: func(ctx context.Context, where string) (io.Closer, error) {
+			return Open(ctx, where, Config{Logger: quiet()})
+		},
+	})
 }

@@ -5,16 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/settledev/settle/driver/internal/secure"
 	"github.com/settledev/settle/sqlstore"
 )
 
 // ErrCredentials says that the server refused who we are, or does not let us use the database.
 var ErrCredentials = errors.New("the server refused the credentials")
+
+// ErrTLS says that one side does not vouch for the other, or does not speak TLS, or that a file of the URL is not
+// usable.
+var ErrTLS = secure.ErrTLS
 
 // ErrNoDatabase says that the server has no such database.
 var ErrNoDatabase = errors.New("there is no such database")
@@ -67,6 +73,28 @@ func classifyCode(code string) error {
 	}
 	if strings.HasPrefix(code, "08") || strings.HasPrefix(code, "57P") || strings.HasPrefix(code, "53") {
 		return sqlstore.ErrUnavailable // connections, shutdown, too many of something
+	}
+	return nil
+}
+
+// openError is an error of the first connection, which TLS may have refused for good.
+func openError(err error) error {
+	if err != nil && strings.Contains(err.Error(), "server refused TLS connection") { // pgx has no value for it.
+		return fmt.Errorf("%w: %w", ErrTLS, err)
+	}
+	if refusal := fileError(err); refusal != nil {
+		return refusal
+	}
+	if refusal := secure.Refusal(err); refusal != nil {
+		return refusal
+	}
+	return classified(err)
+}
+
+// fileError is the error of a file that a URL names, without the URL; nil when it is another error.
+func fileError(err error) error {
+	if file, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%w: %w", ErrTLS, file)
 	}
 	return nil
 }

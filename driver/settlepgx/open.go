@@ -68,7 +68,7 @@ func (c Config) withDefaults() (Config, error) {
 }
 
 // Open connects to postgres://user:password@host:port/database?parameters, where the parameters are those
-// of pgx, and opens its store. The error is [ErrCredentials], [ErrNoDatabase], sqlstore.ErrUnavailable when
+// of pgx, and opens its store. The error is [ErrCredentials], [ErrTLS], [ErrNoDatabase], sqlstore.ErrUnavailable when
 // no server answers, sqlstore.ErrSchema when the database has to be migrated first. Close the store in the end.
 func Open(ctx context.Context, target string, cfg Config) (*sqlstore.Store, error) {
 	s, err := open(ctx, target, cfg)
@@ -102,7 +102,7 @@ func open(ctx context.Context, target string, cfg Config) (_ *sqlstore.Store, er
 		}
 	}()
 	if err := pool.Ping(ctx); err != nil {
-		return nil, classified(err)
+		return nil, openError(err)
 	}
 	b := sqlstore.Backend{
 		Dialect: sqlstore.Postgres(), Server: &server{pool: pool, timeout: cfg.QueryTimeout}, Classify: classify,
@@ -131,6 +131,9 @@ func (c Config) pool(target string) (*pgxpool.Config, error) {
 		return nil, fmt.Errorf("scheme %q is not postgres", u.Scheme)
 	}
 	pc, err := pgxpool.ParseConfig(target)
+	if refusal := fileError(err); refusal != nil {
+		return nil, refusal
+	}
 	if err != nil {
 		return nil, errors.New("parameters of the URL are not usable") // It repeats the URL too.
 	}
@@ -199,7 +202,7 @@ func migrate(ctx context.Context, cc *pgx.ConnConfig, schemas ...sqlstore.Schema
 	delete(cc.RuntimeParams, "idle_in_transaction_session_timeout")
 	guard, err := pgx.ConnectConfig(ctx, cc)
 	if err != nil {
-		return 0, classified(err)
+		return 0, openError(err)
 	}
 	defer func() { _ = guard.Close(context.WithoutCancel(ctx)) }() // The lock ends with the session.
 	// It is a transaction's, which also a pooler keeps on one session.
@@ -269,7 +272,7 @@ func ours(ctx context.Context, target string) error {
 func maintain(ctx context.Context, target string, fn func(conn *pgx.Conn, name string) error) (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("settlepgx: database of %s: %w", redact(target), classified(err))
+			err = fmt.Errorf("settlepgx: database of %s: %w", redact(target), openError(err))
 		}
 	}()
 	u, err := url.Parse(target)

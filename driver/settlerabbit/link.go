@@ -61,8 +61,9 @@ func (b *Broker) dial(ctx context.Context, name string) (*link, error) {
 	dialer := net.Dialer{Timeout: b.cfg.AckWait}
 	var err error
 	l.Connection, err = amqp.DialConfig(b.url, amqp.Config{
-		Heartbeat: b.cfg.Heartbeat, TLSClientConfig: b.cfg.TLS, Locale: "en_US",
-		Properties: amqp.Table{"connection_name": name, "product": "settle"},
+		Heartbeat: b.cfg.Heartbeat, Locale: "en_US",
+		TLSClientConfig: b.cfg.TLS.Clone(), // The client writes into it.
+		Properties:      amqp.Table{"connection_name": name, "product": "settle"},
 		Dial: func(network, address string) (net.Conn, error) {
 			conn, err := dialer.DialContext(ctx, network, address)
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/settledev/settle/broker"
+	"github.com/settledev/settle/driver/internal/secure"
 )
 
 // Compile-time proof of what a Broker is.
@@ -23,6 +24,9 @@ var (
 var (
 	// ErrCredentials says that the server refused who we are.
 	ErrCredentials = errors.New("the server refused the credentials")
+	// ErrTLS says that one side does not vouch for the other, or does not speak TLS, or that a file of the URL is
+	// not usable.
+	ErrTLS = secure.ErrTLS
 	// ErrVhost says that there is no such virtual host, or that we may not use it.
 	ErrVhost = errors.New("the server refused the virtual host")
 )
@@ -44,42 +48,67 @@ type Broker struct {
 	members map[*member]struct{}
 }
 
-// Open connects to a server: amqp or amqps, user:password@host:port/vhost. Where there is no Config.TLS, an amqps
-// URL may name PEM files: ?cacertfile= of the authorities to trust instead of the system's, certfile= and keyfile=
-// of our own certificate, server_name_indication= for another name of the server's. It fails when the server does
-// not answer or is not the one that it should be, or refuses the credentials or the virtual host; once open, it
-// reconnects for ever.
-func Open(ctx context.Context, url string, cfg Config) (*Broker, error) {
+// Open connects to a server: amqp or amqps, user:password@host:port/vhost. An amqps URL may name PEM files: ?ca= of
+// the authorities to trust instead of the system's, cert= and key= of our own certificate, and
+// server_name_indication= for another name of the server's. RabbitMQ's own names for the files, cacertfile, certfile
+// and keyfile, say the same. It fails when the server does not answer or is not the one that it should be, or refuses
+// the credentials or the virtual host; once open, it reconnects for ever.
+func Open(ctx context.Context, target string, cfg Config) (*Broker, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	where, err := checkURL(url)
+	u, err := url.Parse(target)
 	if err != nil {
-		return nil, err
+		// The error would repeat the text, which may have a password in it.
+		return nil, errors.New("settlerabbit: open: not a URL such as amqp://user:password@host:5672/vhost")
 	}
-	b := &Broker{cfg: cfg, url: url, prefetch: prefetch, members: map[*member]struct{}{}}
+	shown := *u
+	shown.RawQuery = ""
+	where := shown.Redacted()
+	if err := cfg.readURL(u); err != nil {
+		return nil, fmt.Errorf("settlerabbit: open %s: %w", where, err)
+	}
+	b := &Broker{cfg: cfg, url: u.String(), prefetch: prefetch, members: map[*member]struct{}{}}
 	b.lines.start(b)
 	if _, err := b.lines.connect(ctx); err != nil {
+		if refusal := secure.Refusal(err); refusal != nil {
+			err = refusal
+		}
 		return nil, fmt.Errorf("settlerabbit: open %s: %w", where, err)
 	}
 	return b, nil
 }
 
-// checkURL refuses what the client would take for something else, and returns the URL without its password.
-func checkURL(text string) (string, error) {
-	u, err := url.Parse(text)
-	if err != nil {
-		// The error would repeat the text, which may have a password in it.
-		return "", errors.New("settlerabbit: open: not a URL such as amqp://user:password@host:5672/vhost")
-	}
+// readURL refuses what the client would take for something else, and takes what is about TLS out of the URL.
+func (c *Config) readURL(u *url.URL) error {
 	switch {
 	case u.Scheme != "amqp" && u.Scheme != "amqps":
-		return "", fmt.Errorf("settlerabbit: open %s: scheme %q is not amqp or amqps, as in amqp://host:5672/", u.Redacted(), u.Scheme)
+		return fmt.Errorf("scheme %q is not amqp or amqps, as in amqp://host:5672/", u.Scheme)
 	case u.Hostname() == "":
-		return "", fmt.Errorf("settlerabbit: open %s: no host", u.Redacted())
+		return errors.New("no host")
 	}
-	return u.Redacted(), nil
+	query := u.Query()
+	for theirs, ours := range map[string]string{"cacertfile": "ca", "certfile": "cert", "keyfile": "key"} {
+		query[ours] = append(query[ours], query[theirs]...)
+		query.Del(theirs)
+	}
+	files, err := secure.Take(query)
+	switch {
+	case err != nil:
+		return err
+	case u.Scheme == "amqp" && files.Any():
+		return errors.New("ca, cert and key are for amqps")
+	case u.Scheme == "amqps":
+		if c.TLS, err = files.Config(c.TLS); err != nil {
+			return err
+		}
+		if name := query.Get("server_name_indication"); name != "" {
+			c.TLS.ServerName = name
+		}
+	}
+	u.RawQuery = query.Encode()
+	return nil
 }
 
 // Subscribe implements [broker.Broker]. The queues of the group are made before it returns: what is

@@ -2,14 +2,15 @@ package settlerabbit
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
+	"io"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/settledev/settle/broker"
+	"github.com/settledev/settle/driver/internal/secure/securetest"
 	"github.com/settledev/settle/internal/server"
 )
 
@@ -41,14 +42,25 @@ func TestTLSByURL(t *testing.T) {
 			continue
 		}
 		t.Logf("%s: %v", name, err)
-		_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
 		switch {
-		case name == "an unknown authority" && !unknown:
-			t.Errorf("%s: %v, want an x509.UnknownAuthorityError", name, err)
+		case (name == "an unknown authority" || name == "no such file") && (!errors.Is(err, ErrTLS) || errors.Is(err, broker.ErrUnavailable)):
+			t.Errorf("%s: %v, want ErrTLS", name, err)
 		case name == "a wrong password" && !errors.Is(err, ErrCredentials):
 			t.Errorf("%s: %v, want ErrCredentials", name, err)
 		case strings.Contains(err.Error(), "hush-hush") || strings.Contains(err.Error(), "guest:guest"):
 			t.Errorf("%s: the error has the password: %v", name, err)
 		}
 	}
+}
+
+// TestTLS runs the suite against a server that demands a certificate.
+func TestTLS(t *testing.T) {
+	srv := server.Start(t, server.Rabbit, server.Options{TLS: true, ClientCerts: true})
+	cert, key := srv.ClientFiles()
+	securetest.Run(t, securetest.Harness{
+		URL: srv.URL(), CA: srv.CAFile(), Cert: cert, Key: key, Unavailable: broker.ErrUnavailable,
+		Open: func(ctx context.Context, where string) (io.Closer, error) {
+			return Open(ctx, where, Config{Prefix: config(t).Prefix})
+		},
+	})
 }

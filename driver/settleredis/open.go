@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/settledev/settle/broker"
+	"github.com/settledev/settle/driver/internal/secure"
 	"github.com/settledev/settle/event"
 )
 
@@ -28,6 +29,9 @@ var (
 var (
 	// ErrCredentials says that the server refused who we are, or what this user may do.
 	ErrCredentials = errors.New("the server refused the credentials")
+	// ErrTLS says that one side does not vouch for the other, or does not speak TLS, or that a file of the URL is
+	// not usable.
+	ErrTLS = secure.ErrTLS
 	// ErrUnsuitable says that the server, as it is set up, would lose events: change its settings.
 	ErrUnsuitable = errors.New("the server cannot carry events")
 )
@@ -52,9 +56,10 @@ type Broker struct {
 	working sync.WaitGroup
 }
 
-// Open connects to a server: url is redis://user:password@host:port/db, or rediss:// for TLS. It fails when
-// no server answers, credentials are wrong, or the server is one that would lose events; once open, it
-// reconnects for ever.
+// Open connects to a server: url is redis://user:password@host:port/db, or rediss:// for TLS, which may end with
+// ?ca=file&cert=file&key=file: the authorities to trust instead of the system's, and our own certificate. It fails
+// when no server answers, credentials or certificates are wrong, or the server is one that would lose events; once
+// open, it reconnects for ever.
 func Open(ctx context.Context, url string, cfg Config) (*Broker, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -90,13 +95,19 @@ func Connect(ctx context.Context, url string) (*redis.Client, error) {
 }
 
 func connect(ctx context.Context, url string, edit func(*redis.Options)) (*redis.Client, error) {
-	if err := checkURL(url); err != nil {
+	u, files, err := readURL(url)
+	if err != nil {
 		return nil, err
 	}
-	o, err := redis.ParseURL(url)
+	o, err := redis.ParseURL(u.String())
 	if err != nil {
 		// The error may repeat the text, which may have a password in it.
 		return nil, fmt.Errorf("settleredis: open %s: not a URL such as redis://host:6379/0", redact(url))
+	}
+	if o.TLSConfig != nil {
+		if o.TLSConfig, err = files.Config(o.TLSConfig); err != nil {
+			return nil, fmt.Errorf("settleredis: open %s: %w", redact(url), err)
+		}
 	}
 	o.ClientName = "settle"
 	o.ContextTimeoutEnabled = true
@@ -110,19 +121,28 @@ func connect(ctx context.Context, url string, edit func(*redis.Options)) (*redis
 	return db, nil
 }
 
-// checkURL refuses what the client would take for something else.
-func checkURL(text string) error {
+// readURL refuses what the client would take for something else, and takes the files from the URL's query, which is
+// the client's otherwise.
+func readURL(text string) (*url.URL, secure.Files, error) {
 	u, err := url.Parse(text)
 	if err != nil {
-		return errors.New("settleredis: open: not a URL such as redis://host:6379/0")
+		return nil, secure.Files{}, errors.New("settleredis: open: not a URL such as redis://host:6379/0")
 	}
-	if u.Scheme != "redis" && u.Scheme != "rediss" {
-		return fmt.Errorf("settleredis: open %s: scheme %q is not redis or rediss", redact(text), u.Scheme)
+	query := u.Query()
+	files, err := secure.Take(query)
+	switch {
+	case u.Scheme != "redis" && u.Scheme != "rediss":
+		err = fmt.Errorf("scheme %q is not redis or rediss", u.Scheme)
+	case u.Hostname() == "":
+		err = errors.New("no host")
+	case err == nil && files.Any() && u.Scheme == "redis":
+		err = errors.New("ca, cert and key are for rediss")
 	}
-	if u.Hostname() == "" {
-		return fmt.Errorf("settleredis: open %s: no host", redact(text))
+	if err != nil {
+		return nil, secure.Files{}, fmt.Errorf("settleredis: open %s: %w", redact(text), err)
 	}
-	return nil
+	u.RawQuery = query.Encode()
+	return u, files, nil
 }
 
 // redact returns a URL without its password, wherever it stands.
@@ -146,9 +166,11 @@ func openError(where string, err error) error {
 		return fmt.Errorf("settleredis: open %s: %w: %w", where, ErrCredentials, err)
 	case errors.Is(err, ErrUnsuitable), errors.Is(err, context.Canceled):
 		return fmt.Errorf("settleredis: open %s: %w", where, err)
-	default:
-		return fmt.Errorf("settleredis: open %s: %w: %w", where, broker.ErrUnavailable, err)
 	}
+	if refusal := secure.Refusal(err); refusal != nil {
+		return fmt.Errorf("settleredis: open %s: %w", where, refusal)
+	}
+	return fmt.Errorf("settleredis: open %s: %w: %w", where, broker.ErrUnavailable, err)
 }
 
 // begin looks at the server and at the logs.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -153,27 +152,9 @@ func (d Database) Raw() (*sql.DB, error) {
 	case "postgres":
 		return sql.Open("pgx", d.Target)
 	case "mysql":
-		return rawMySQL(d.Target)
+		return settlemysql.Raw(d.Target)
 	}
 	return sql.Open("sqlite", "file:"+d.Target+"?mode=ro")
-}
-
-// rawMySQL gives the driver the URL in its own form.
-func rawMySQL(target string) (*sql.DB, error) {
-	u, err := url.Parse(target)
-	if err != nil {
-		return nil, errors.New("not a URL such as mysql://user@host:3306/database")
-	}
-	port := u.Port()
-	if port == "" {
-		port = "3306"
-	}
-	password, _ := u.User.Password()
-	text := fmt.Sprintf("%s:%s@tcp(%s)/%s", u.User.Username(), password, net.JoinHostPort(u.Hostname(), port), strings.Trim(u.Path, "/"))
-	if u.RawQuery != "" {
-		text += "?" + u.RawQuery
-	}
-	return sql.Open("mysql", text)
 }
 
 // Redacted is the target without its password.
@@ -249,6 +230,8 @@ func OpenBroker(ctx context.Context, target string, c Carrier) (broker.Broker, e
 // itself, as an outage does.
 func Fault(err error) string {
 	switch {
+	case isTLS(err):
+		return "mend the certificates, or what the URL says of TLS"
 	case errors.Is(err, settlepgx.ErrNoDatabase), errors.Is(err, settlemysql.ErrNoDatabase), errors.Is(err, fs.ErrNotExist):
 		return "make the database, then: settle migrate up --store URL"
 	case errors.Is(err, sqlstore.ErrSchema):
@@ -269,8 +252,23 @@ func Fault(err error) string {
 	return ""
 }
 
+// isTLS reports whether one side does not vouch for the other.
+func isTLS(err error) bool {
+	for _, one := range []error{
+		settlepgx.ErrTLS, settlemysql.ErrTLS, settlekafka.ErrTLS, settlenats.ErrTLS, settleredis.ErrTLS, settlerabbit.ErrTLS,
+	} {
+		if errors.Is(err, one) {
+			return true
+		}
+	}
+	return false
+}
+
 // IsOutage reports whether an error ends by itself.
 func IsOutage(err error) bool {
+	if isTLS(err) { // Which comes by the network too.
+		return false
+	}
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true
 	}
