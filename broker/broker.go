@@ -110,6 +110,15 @@ type Membership interface {
 	Close() error
 }
 
+// Standby is a membership that can tell a member whose time has not come from one that is to read soon: both have
+// no partition, but what waits for the group is the others' affair only beside the first.
+type Standby interface {
+	// Standby reports that the member has joined its group and that every partition is with a member that has
+	// given a sign of life since, and is to keep it while all stay. It asks nobody, and is false as long as the
+	// driver does not know: a member that died holds its partitions until its lease or session has run out.
+	Standby() bool
+}
+
 // Partition is a log that one member reads until it is revoked.
 type Partition interface {
 	// Name is the same in every process, and unique within the group's subscription.

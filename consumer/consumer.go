@@ -34,6 +34,7 @@ type Consumer struct {
 	ran     atomic.Bool
 
 	mu      sync.Mutex
+	member  broker.Standby // nil before Run has joined, and where the broker cannot tell
 	readers map[string]*reader
 	lost    map[string]bool // partitions whose position the broker no longer keeps
 }
@@ -115,6 +116,7 @@ func (c *Consumer) serve(ctx, work context.Context) error {
 	if err != nil || m == nil {
 		return err
 	}
+	c.joined(m)
 	c.cfg.Logger.Info("consumer started", "topics", c.cfg.Topics, "mode", c.cfg.Mode.String())
 	var wg sync.WaitGroup
 	if c.letters != nil {
@@ -147,6 +149,13 @@ func (c *Consumer) subscribe(ctx context.Context) (broker.Membership, error) {
 		c.cfg.Logger.Warn("subscribe failed, waiting for the broker", "attempt", n, "err", err)
 		sleep(ctx, backoff(n), nil)
 	}
+}
+
+// joined makes a membership known to Stats.
+func (c *Consumer) joined(m broker.Membership) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.member, _ = m.(broker.Standby)
 }
 
 // assign starts a reader for each partition that the group hands to this member.
@@ -185,6 +194,9 @@ func (c *Consumer) purge(ctx context.Context) {
 type Stats struct {
 	Group      string
 	Partitions []PartitionStats
+	// Standby says that other members have every partition, as [broker.Standby] does. A member that is none and has no
+	// partition does not know what waits for the group.
+	Standby bool
 	// Lag is the sum of the partitions' lags.
 	Lag int64
 	// Letters are counted by state.
@@ -210,7 +222,9 @@ func (c *Consumer) Stats(ctx context.Context) (Stats, error) {
 	for _, r := range c.readers {
 		readers = append(readers, r)
 	}
+	member := c.member
 	c.mu.Unlock()
+	s.Standby = len(readers) == 0 && member != nil && member.Standby()
 	for _, r := range readers {
 		p := r.stats()
 		s.Lag += p.Lag

@@ -103,6 +103,40 @@ func TestCauseIsInherited(t *testing.T) {
 	})
 }
 
+// TestStandby has three members for two partitions: one knows that the others have them, and takes over from whoever
+// leaves.
+func TestStandby(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.broker = memory.NewBroker(memory.BrokerConfig{Partitions: 2})
+		var stops []func() error
+		var all []*consumer.Consumer
+		want := func(states ...bool) {
+			t.Helper()
+			pass(time.Second)
+			for i, want := range states {
+				s, err := all[i].Stats(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if s.Standby != want || s.Standby && (len(s.Partitions) > 0 || s.Lag > 0) {
+					t.Errorf("member %d: standby %t, want %t; partitions %v, lag %d", i+1, s.Standby, want, s.Partitions, s.Lag)
+				}
+			}
+		}
+		for range 3 {
+			c, stop := r.start(nil)
+			all, stops = append(all, c), append(stops, stop)
+			pass(time.Second)
+		}
+		want(false, false, true)
+		if err := stops[0](); err != nil {
+			t.Fatal(err)
+		}
+		want(false, false, false)
+	})
+}
+
 func TestModes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -14,7 +14,7 @@ import (
 
 // Config is what a holder may decide. The zero Config is ready for use.
 type Config struct {
-	// Owner names the holder to people. Default host, process and a random part.
+	// Owner names the holder to people. Default DefaultOwner().
 	Owner string
 	// TTL is how long the lease runs without being renewed: how long nobody gets in after a crash. It is
 	// renewed at a third of it. Default 15s.
@@ -32,7 +32,7 @@ type Config struct {
 
 func (c Config) withDefaults(name string) (Config, error) {
 	if c.Owner == "" {
-		c.Owner = defaultOwner()
+		c.Owner = DefaultOwner()
 	}
 	if c.TTL == 0 {
 		c.TTL = 15 * time.Second
@@ -58,7 +58,8 @@ func (c Config) withDefaults(name string) (Config, error) {
 	return c, nil
 }
 
-func defaultOwner() string {
+// DefaultOwner returns a new owner's name: host, process and a random part.
+func DefaultOwner() string {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown" // The random part is what tells owners apart; the rest is for people.

@@ -22,6 +22,7 @@ var (
 	_ broker.Tailer    = (*Broker)(nil)
 	_ broker.Seeker    = (*partition)(nil)
 	_ broker.Laggard   = (*partition)(nil)
+	_ broker.Standby   = (*membership)(nil)
 )
 
 // BrokerConfig says what a [Broker] is like. The zero BrokerConfig is ready to use.

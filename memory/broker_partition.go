@@ -28,6 +28,9 @@ func (m *membership) Next(ctx context.Context) (broker.Partition, error) {
 	return &partition{broker: m.broker, group: m.group, claim: claim}, nil
 }
 
+// Standby implements [broker.Standby].
+func (m *membership) Standby() bool { return m.member.Standby() }
+
 func (m *membership) Close() error {
 	m.member.Close()
 	return nil

@@ -25,6 +25,7 @@ var (
 	_ broker.Broker  = (*Broker)(nil)
 	_ broker.Seeker  = (*partition)(nil)
 	_ broker.Laggard = (*partition)(nil)
+	_ broker.Standby = (*membership)(nil)
 )
 
 // prefix begins the name of each partition, so that its positions never meet those of a real broker.
@@ -221,6 +222,14 @@ func (m *membership) Next(ctx context.Context) (broker.Partition, error) {
 		return nil, m.ending(err)
 	}
 	return m.partition(claim.Name, claim), nil
+}
+
+// Standby implements [broker.Standby].
+func (m *membership) Standby() bool {
+	if m.share != nil {
+		return m.share.Standby()
+	}
+	return m.member.Standby()
 }
 
 func (m *membership) ending(err error) error {

@@ -227,6 +227,28 @@ func (m *Member) take() *Claim {
 	return nil
 }
 
+// Standby reports whether other members have all that this one wants.
+func (m *Member) Standby() bool {
+	names, joined := m.part()
+	return joined && len(names) == 0
+}
+
+// part returns the partitions that are the member's, handed out or not; joined is false when it has left.
+func (m *Member) part() (names []string, joined bool) {
+	m.table.mu.Lock()
+	defer m.table.mu.Unlock()
+	g := m.table.groups[m.group]
+	if g == nil || !slices.Contains(g.members, m) {
+		return nil, false
+	}
+	for name, s := range g.slots {
+		if s.owner == m {
+			names = append(names, name)
+		}
+	}
+	return names, true
+}
+
 // Left is closed when the member has left its group.
 func (m *Member) Left() <-chan struct{} { return m.done }
 

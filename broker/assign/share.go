@@ -37,10 +37,20 @@ type Share struct {
 	stop   context.CancelFunc
 	ended  sync.WaitGroup
 
+	owner string // of its leases: one for all, so that others see how many it has
+
 	mu      sync.Mutex
 	wants   int                                // partitions
 	members int                                // as last counted, with this one
 	held    map[*Claim]context.CancelCauseFunc // ends the holding of each
+	others  map[string]holding                 // partitions that other processes have, as last seen
+}
+
+// holding is a partition's lease in another process's hands.
+type holding struct {
+	owner string
+	until time.Time
+	alive bool // The lease was taken or renewed since it was seen first.
 }
 
 // Held is a claim with a lease.
@@ -78,8 +88,8 @@ func NewShare(m *Member, cfg ShareConfig) *Share {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Share{
-		member: m, cfg: cfg, ready: make(chan *Held), stop: stop, wants: len(m.wants), members: 1,
-		held: map[*Claim]context.CancelCauseFunc{},
+		member: m, cfg: cfg, ready: make(chan *Held), stop: stop, owner: lock.DefaultOwner(), wants: len(m.wants), members: 1,
+		held: map[*Claim]context.CancelCauseFunc{}, others: map[string]holding{},
 	}
 	s.ended.Go(func() { s.attend(ctx) })
 	s.ended.Go(func() {
@@ -113,7 +123,47 @@ func (s *Share) Close() {
 	s.ended.Wait()
 }
 
-func (s *Share) lock() lock.Config { return lock.Config{TTL: s.cfg.TTL, Logger: s.cfg.Logger} }
+// Standby reports whether other processes, all of them alive, have every partition, and none has so many that it
+// will give one up.
+func (s *Share) Standby() bool {
+	names, joined := s.member.part()
+	if len(names) == 0 {
+		return joined // Another member in this process has them, if it is no standby itself.
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.members == 1 {
+		return false // They have not been counted yet, or have left.
+	}
+	load := map[string]int{}
+	for _, name := range names {
+		h := s.others[name]
+		if load[h.owner]++; !h.alive || load[h.owner] > s.part() {
+			return false
+		}
+	}
+	return true
+}
+
+// seen takes note of a partition that another process has.
+func (s *Share) seen(name string, by *lock.HeldError) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was, known := s.others[name]
+	alive := was.alive || known && (by.Owner != was.owner || by.Until.After(was.until))
+	s.others[name] = holding{by.Owner, by.Until, alive}
+}
+
+// gone takes note of a partition that no other process has.
+func (s *Share) gone(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.others, name)
+}
+
+func (s *Share) lock() lock.Config {
+	return lock.Config{Owner: s.owner, TTL: s.cfg.TTL, Logger: s.cfg.Logger}
+}
 
 // part is how many partitions this process may hold.
 func (s *Share) part() int { return (s.wants + s.members - 1) / s.members }
@@ -155,6 +205,7 @@ func (s *Share) attempt(ctx context.Context, claim *Claim) {
 	}
 	defer s.leave(claim)
 	err := lock.Hold(ctx, s.cfg.Leases, leaseName("partition", s.cfg.Group, claim.Name), s.lock(), func(ctx context.Context, _ lock.Lease) error {
+		s.gone(claim.Name)
 		h := &Held{Claim: claim, lapsed: make(chan struct{})}
 		defer close(h.lapsed)
 		select {
@@ -170,7 +221,11 @@ func (s *Share) attempt(ctx context.Context, claim *Claim) {
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, lock.ErrHeld) && ctx.Err() == nil {
+	if held, taken := errors.AsType[*lock.HeldError](err); taken {
+		s.seen(claim.Name, held)
+		return
+	}
+	if err != nil && ctx.Err() == nil {
 		s.cfg.Logger.Warn("partition cannot be leased, trying again", "group", s.cfg.Group, "partition", claim.Name, "err", err)
 	}
 }
@@ -190,6 +245,9 @@ func (s *Share) attend(ctx context.Context) {
 			}
 			if !errors.Is(err, lock.ErrHeld) {
 				break // It was lost: begin anew.
+			}
+			if seat == s.seats()-1 {
+				s.counted(s.seats() + 1) // There are more than partitions, if not for a moment: all the same here.
 			}
 		}
 		if !pause(ctx, nil, s.cfg.TTL/3) {
@@ -212,7 +270,7 @@ func leaseName(kind, group, what string) string {
 	return name
 }
 
-// count looks at every seat, and gives back what is more than this process's share.
+// count looks at every seat.
 func (s *Share) count(ctx context.Context, own int) {
 	n := 1
 	for seat := range s.seats() {
@@ -231,6 +289,11 @@ func (s *Share) count(ctx context.Context, own int) {
 			_ = s.cfg.Leases.Release(ctx, l) // It runs out at once.
 		}
 	}
+	s.counted(n)
+}
+
+// counted takes the number of members, and gives back what is more than this process's share.
+func (s *Share) counted(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.members = n

@@ -83,6 +83,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"Cancel", cancels},
 		{"ReleaseHandsOutAgain", releaseHandsOutAgain},
 		{"MembersShare", membersShare},
+		{"Standby", standby},
 		{"RevokeTakesAway", revokeTakesAway},
 		{"CloseEndsNext", closeEndsNext},
 		{"Lag", lag},

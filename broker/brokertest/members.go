@@ -116,6 +116,69 @@ func membersShare(t *testing.T, s *suite) {
 	s.take(t, second, s.Partitions-half, nil)
 }
 
+// standby has one member more than there are partitions. It says so, and nobody else does, until a member leaves.
+func standby(t *testing.T, s *suite) {
+	subscription := broker.Subscription{Group: "standing-by", Topics: []string{Topic}}
+	var members []broker.Membership
+	var tellers []broker.Standby
+	for range s.Partitions + 1 {
+		m, err := s.Broker.Subscribe(bounded(t), subscription)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = m.Close() }()
+		teller, ok := m.(broker.Standby)
+		if !ok {
+			t.Fatalf("%T cannot tell a standby", m)
+		}
+		members, tellers = append(members, m), append(tellers, teller)
+	}
+	waiting := func() (all []int) {
+		for i, m := range tellers {
+			if m.Standby() {
+				all = append(all, i)
+			}
+		}
+		return all
+	}
+	one := -1
+	eventually(t, "one of the members is a standby", func() bool {
+		all := waiting()
+		if len(all) > 1 {
+			t.Fatalf("members %v of %d are standbys for %d partitions", all, len(members), s.Partitions)
+		}
+		if len(all) == 1 {
+			one = all[0]
+		}
+		return len(all) == 1
+	})
+	for i, m := range members {
+		if i != one {
+			s.take(t, m, 1, nil)
+		}
+	}
+	leaves := (one + 1) % len(members)
+	if err := members[leaves].Close(); err != nil {
+		t.Fatal(err)
+	}
+	if tellers[leaves].Standby() {
+		t.Error("a member that has left is a standby")
+	}
+	s.take(t, members[one], 1, nil)
+	if all := waiting(); len(all) > 0 {
+		t.Errorf("members %v are standbys, and each of the others has a partition", all)
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(timeout); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %s: %s", timeout, what)
+		}
+	}
+}
+
 func after(revoked <-chan struct{}) <-chan error {
 	done := make(chan error, 1)
 	go func() {

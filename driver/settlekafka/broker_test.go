@@ -99,13 +99,14 @@ type marked struct{ *Broker }
 
 func (b marked) Subscribe(ctx context.Context, s broker.Subscription) (broker.Membership, error) {
 	m, err := b.Broker.Subscribe(ctx, s)
-	return markedMembership{m}, err
+	ours, _ := m.(*membership)
+	return markedMembership{ours}, err
 }
 
-type markedMembership struct{ broker.Membership }
+type markedMembership struct{ *membership }
 
 func (m markedMembership) Next(ctx context.Context) (broker.Partition, error) {
-	p, err := m.Membership.Next(ctx)
+	p, err := m.membership.Next(ctx)
 	ours, ok := p.(*partition)
 	if !ok {
 		return p, err

@@ -30,6 +30,7 @@ type membership struct {
 	parts   map[place]*partition // assigned to us, handed out or not; nil while one is given back
 	queue   []*partition         // to be handed out
 	trouble error                // what keeps us from being assigned anything, until Next has told
+	standby bool                 // there is nothing for us, as long as parts is empty
 	closed  bool
 
 	wake chan struct{} // holds a token when there may be something for Next

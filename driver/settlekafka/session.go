@@ -17,6 +17,8 @@ import (
 const (
 	// commitEvery is how often positions are told to the group, for those who look at its lag.
 	commitEvery = time.Second
+	// idleEvery is how often a member without partitions asks whether it is to have any.
+	idleEvery = time.Second
 	// fetchBytesMax bounds one answer of a broker, partBytesMax what it has of one partition, unless a
 	// single batch is larger.
 	fetchBytesMax = 16 << 20
@@ -99,6 +101,7 @@ func (s *session) run(ctx context.Context) {
 	var helpers sync.WaitGroup
 	helpers.Go(func() { s.watch(ctx) })
 	helpers.Go(func() { s.committing(ctx) })
+	helpers.Go(func() { s.idling(ctx) })
 	s.pump(ctx)
 	helpers.Wait()
 	s.mu.Lock()

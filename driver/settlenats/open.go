@@ -27,6 +27,7 @@ var (
 	_ broker.Seeker    = (*partition)(nil)
 	_ broker.Laggard   = (*partition)(nil)
 	_ broker.Standby   = (*membership)(nil)
+	_ broker.Standby   = (*membership)(nil)
 )
 
 const (
@@ -337,6 +338,14 @@ func (m *membership) Next(ctx context.Context) (broker.Partition, error) {
 		return nil, m.ending(err)
 	}
 	return m.partition(claim.Name, claim), nil
+}
+
+// Standby implements [broker.Standby].
+func (m *membership) Standby() bool {
+	if m.share != nil {
+		return m.share.Standby()
+	}
+	return m.member.Standby()
 }
 
 // Standby implements [broker.Standby].

@@ -13,6 +13,8 @@ import (
 	"github.com/settledev/settle/broker"
 )
 
+var _ broker.Standby = (*member)(nil)
+
 const (
 	// crewIdleMax is when the server drops the queue that members count each other by.
 	crewIdleMax = time.Hour
@@ -47,10 +49,11 @@ type member struct {
 	counted <-chan amqp.Delivery
 	seat    int
 
-	mu     sync.Mutex
-	left   bool
-	claims map[part]*claim // held
-	ready  []*claim        // of these, what Next has not handed out
+	mu      sync.Mutex
+	left    bool
+	standby bool
+	claims  map[part]*claim // held
+	ready   []*claim        // of these, what Next has not handed out
 }
 
 // claim is a partition in the hands of a member.
@@ -113,6 +116,7 @@ func (m *member) serve(ctx context.Context, again bool, connected func()) error 
 	}
 	defer l.end(b.cfg.AckWait)
 	defer m.dropAll() // Revoked first: nobody is to learn it from a broken channel.
+	defer m.stand(false)
 	lost := l.NotifyClose(make(chan *amqp.Error, 1))
 	if again {
 		if _, _, err := b.enlist(ctx, l, m.wants); err != nil {
@@ -167,6 +171,8 @@ func (m *member) beat(l *link, ch *amqp.Channel) error {
 			mine[p] = true
 		}
 	}
+	// Who has a seat below has a connection, which the server ends with its member.
+	m.stand(m.seat >= 0 && len(mine) == 0)
 	for _, c := range m.held() {
 		if !mine[c.part] {
 			m.drop(c)
@@ -279,6 +285,19 @@ func (m *member) held() []*claim {
 		held = append(held, c)
 	}
 	return held
+}
+
+func (m *member) stand(by bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.standby = by
+}
+
+// Standby implements [broker.Standby].
+func (m *member) Standby() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.standby && !m.left && len(m.claims) == 0
 }
 
 func (m *member) holds(p part) bool {

@@ -13,6 +13,8 @@ import (
 	"github.com/settledev/settle/broker"
 )
 
+var _ broker.Standby = (*member)(nil)
+
 // leaveMax bounds how long leaving a group may take; what stays behind ends with its lease.
 const leaveMax = 2 * time.Second
 
@@ -32,10 +34,13 @@ type member struct {
 	done chan struct{} // closed when the loop has ended
 	quit chan struct{} // closed when the member leaves
 
-	mu     sync.Mutex
-	left   bool
-	claims map[string]*claim // held, by log
-	ready  []*claim          // of these, what Next has not handed out
+	places map[string]int64 // the loop's own: until when others had their places when they were seen first
+
+	mu      sync.Mutex
+	left    bool
+	standby bool
+	claims  map[string]*claim // held, by log
+	ready   []*claim          // of these, what Next has not handed out
 }
 
 // claim is a lease of a log. It saves others the work; what refuses a late owner is the fence in the
@@ -54,7 +59,7 @@ func newMember(b *Broker, group string, topics []string) *member {
 	return &member{
 		broker: b, group: group, topics: topics, id: rand.Text(),
 		kick: make(chan struct{}, 1), wake: make(chan struct{}, 1),
-		done: make(chan struct{}), quit: make(chan struct{}), claims: map[string]*claim{},
+		done: make(chan struct{}), quit: make(chan struct{}), places: map[string]int64{}, claims: map[string]*claim{},
 	}
 }
 
@@ -83,7 +88,9 @@ func (m *member) run(ctx context.Context) {
 		case away:
 			b.cfg.Logger.Info("broker answers a group's member again", "group", m.group)
 		}
-		away = err != nil
+		if away = err != nil; away {
+			m.stand(false)
+		}
 		m.expire()
 		timer := time.NewTimer(pause)
 		select {
@@ -130,7 +137,42 @@ func (m *member) beat(ctx context.Context) error {
 			h.extend(began.Add(c.Lease))
 		}
 	}
-	return m.settle(ctx, share(seats, logs), logs)
+	targets := share(seats, logs)
+	m.stand(m.idle(seats, targets, logs))
+	return m.settle(ctx, targets, logs)
+}
+
+// idle reports whether others are to have every log, and have it, and whether they are alive: a member that died
+// keeps its place until its lease has run out.
+func (m *member) idle(seats []seat, targets map[string]string, logs []holding) bool {
+	places, alive := map[string]int64{}, map[string]bool{}
+	for _, s := range seats {
+		first, seen := m.places[s.id]
+		if !seen {
+			first = s.until
+		}
+		places[s.id], alive[s.id] = first, s.until > first
+	}
+	m.places = places
+	for _, l := range logs {
+		if to := targets[l.log]; to == m.id || to != l.owner || !alive[to] {
+			return false
+		}
+	}
+	return len(logs) > 0
+}
+
+func (m *member) stand(by bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.standby = by
+}
+
+// Standby implements [broker.Standby].
+func (m *member) Standby() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.standby && !m.left
 }
 
 // parseBeat reads what beat.lua answers.
@@ -139,12 +181,13 @@ func parseBeat(answer []any) (seats []seat, logs []holding, lost map[string]bool
 		return nil, nil, nil, fmt.Errorf("group of %d parts, 3 expected", len(answer))
 	}
 	members, owners, gone := texts(answer[0]), texts(answer[1]), texts(answer[2])
-	for i := 0; i+2 < len(members); i += 3 {
+	for i := 0; i+3 < len(members); i += 4 {
 		join, err := strconv.ParseUint(members[i+1], 10, 64)
-		if err != nil {
+		until, bad := strconv.ParseInt(members[i+3], 10, 64)
+		if err = errors.Join(err, bad); err != nil {
 			return nil, nil, nil, fmt.Errorf("member %s: %w", members[i], err)
 		}
-		seats = append(seats, seat{id: members[i], join: join, topics: strings.Split(members[i+2], ",")})
+		seats = append(seats, seat{id: members[i], join: join, topics: strings.Split(members[i+2], ","), until: until})
 	}
 	for i := 0; i+1 < len(owners); i += 2 {
 		id, _, _ := strings.Cut(owners[i+1], "/")

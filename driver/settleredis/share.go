@@ -7,6 +7,7 @@ type seat struct {
 	id     string
 	join   uint64
 	topics []string
+	until  int64 // when its place ends unless it is renewed, by the server's clock
 }
 
 // holding is a log and the member that has its lease, or "".

@@ -32,6 +32,7 @@ for i = 1, #all, 2 do
     members[#members + 1] = all[i]
     members[#members + 1] = joined
     members[#members + 1] = topics
+    members[#members + 1] = expires
     for topic in string.gmatch(topics, '[^,]+') do
       wanted[topic] = true
     end
