@@ -55,6 +55,32 @@ func TestInstances(t *testing.T) {
 	}
 }
 
+// TestStandby runs two instances of a service that reads one partition: the one that has nothing to do is ready as soon
+// as it has seen that the other one lives, keeps nobody waiting, and goes on when the other one dies.
+func TestStandby(t *testing.T) {
+	binary.NeedsProcesses(t)
+	c := cluster.New(t, newDir(t), cluster.Config{
+		Data: retailOfCluster(t), Store: cluster.Databases(t, server.Shared(t, server.Postgres)), Broker: server.Shared(t, server.NATS),
+		Twice: []string{"notify"},
+	})
+	for _, name := range []string{"notify#2", "notify"} {
+		c.Running[name].Kill()
+		at := time.Now()
+		c.Start(name)
+		c.WaitReady(name)
+		took := time.Since(at)
+		t.Logf("%s is ready after %.1fs", name, took.Seconds())
+		if took > 30*time.Second { // Leases of the one that was killed last for 15s, and a sign of life takes 5s.
+			t.Errorf("%s was ready only after %s:\n%s", name, took, c.Running[name])
+		}
+	}
+	replayOn(t, c, func(name string) {
+		if name == "payment" {
+			c.Running["notify"].Kill()
+		}
+	})
+}
+
 func retailOfCluster(t *testing.T) string {
 	t.Helper()
 	return retail(t, 600, "C536999,10001,THING 1,-1,2010-12-02 08:26:00,2.55,17850.0,United Kingdom")

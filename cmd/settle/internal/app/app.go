@@ -64,7 +64,7 @@ type App struct {
 	PlatURL  string
 
 	waits     atomic.Pointer[string] // what Open waits for
-	started   atomic.Int64           // when Run began, in Unix nanoseconds
+	started   atomic.Bool            // Start was called
 	draining  atomic.Bool
 	closeOnce sync.Once
 }
@@ -131,7 +131,7 @@ func (a *App) openFront(ctx context.Context) (err error) {
 		if a.draining.Load() {
 			gateway.SetEnding(w.Header())
 		}
-		if a.started.Load() == 0 {
+		if !a.started.Load() {
 			a.starting.ServeHTTP(w, r)
 			return
 		}
@@ -219,7 +219,7 @@ func (a *App) config(name string) settle.Config {
 }
 
 // Start lets requests in. Whoever is told the addresses after it is not sent away as too early.
-func (a *App) Start() { a.started.Store(time.Now().UnixNano()) }
+func (a *App) Start() { a.started.Store(true) }
 
 // Run serves what Start let in until ctx is done and everything has drained: first the process says that it is
 // not ready any more, then it takes no new requests, then the services end.

@@ -36,16 +36,7 @@ func (a *App) Traffic(ctx context.Context) (map[string]gateway.Traffic, error) {
 			return nil, err
 		}
 		count := a.traffic[svc.Name()]
-		t := trafficOf(stats, count.handled.Load(), count.duplicates.Load())
-		if !a.standby() {
-			// What waits for a group that has no partition yet cannot be counted, and must not look like nothing.
-			for _, g := range stats.Groups {
-				if len(g.Partitions) == 0 {
-					t.Lag++
-				}
-			}
-		}
-		all[svc.Name()] = t
+		all[svc.Name()] = trafficOf(stats, count.handled.Load(), count.duplicates.Load())
 	}
 	return all, nil
 }
@@ -57,7 +48,9 @@ func trafficOf(stats settle.Stats, handled, duplicates int64) gateway.Traffic {
 		Unpublished: stats.Outbox.Pending, Parked: stats.Outbox.Parked,
 	}
 	for _, g := range stats.Groups {
-		t.Lag += g.Lag
+		if t.Lag += g.Lag; len(g.Partitions) == 0 && !g.Standby {
+			t.Lag++ // What waits for a group that has no partition yet cannot be counted, and must not look like nothing.
+		}
 		for state, n := range g.Letters {
 			if state == deadletter.StateRetrying {
 				t.Retrying += n
@@ -87,23 +80,13 @@ func (a *App) WaitReady(ctx context.Context) error {
 	}
 }
 
-// standbyAfter is how long a group may have no partition before it counts as standby: the other
-// instances, which a broker asks first, have them all. It exceeds what a broker needs to notice that a member died.
-const standbyAfter = time.Minute
-
-// standby reports whether a group without a partition is one.
-func (a *App) standby() bool {
-	started := a.started.Load()
-	return started != 0 && time.Since(time.Unix(0, started)) > standbyAfter
-}
-
 // pingTimeout bounds the question whether the broker is there.
 const pingTimeout = 2 * time.Second
 
 // Ready reports why this process cannot take work yet, or any more.
 func (a *App) Ready(ctx context.Context) error {
 	switch {
-	case a.started.Load() == 0:
+	case !a.started.Load():
 		if what := a.waits.Load(); what != nil {
 			return fmt.Errorf("waits for %s", *what)
 		}
@@ -111,14 +94,13 @@ func (a *App) Ready(ctx context.Context) error {
 	case a.draining.Load():
 		return errors.New("draining")
 	}
-	standby := a.standby()
 	for _, svc := range a.shop.services {
 		stats, err := svc.Stats(ctx)
 		if err != nil {
 			return err
 		}
 		for _, g := range stats.Groups {
-			if err := groupReady(g, standby); err != nil {
+			if err := groupReady(g); err != nil {
 				return err
 			}
 		}
@@ -126,7 +108,8 @@ func (a *App) Ready(ctx context.Context) error {
 	return a.ping(ctx)
 }
 
-func groupReady(g consumer.Stats, standby bool) error {
+// groupReady is nil for a group that flows, and for one that is to stand by: its partitions are with others.
+func groupReady(g consumer.Stats) error {
 	waits := ""
 	for _, p := range g.Partitions {
 		if p.Paused == "" {
@@ -137,7 +120,7 @@ func groupReady(g consumer.Stats, standby bool) error {
 	switch {
 	case waits != "":
 		return errors.New(waits)
-	case !standby:
+	case !g.Standby:
 		return fmt.Errorf("group %s has no partition yet", g.Group)
 	}
 	return nil
