@@ -288,6 +288,7 @@ func (s *shop) hurt(way string) (victim string) {
 		s.Running[victim].Kill()
 		s.Start(victim)
 	case endProcess:
+		s.awaitAnswer(victim)
 		if code := s.Running[victim].Terminate(s.t); code != 0 {
 			s.t.Errorf("%s: exit code %d after SIGTERM\n%s", victim, code, s.Running[victim])
 		}
@@ -310,6 +311,20 @@ func (s *shop) hurt(way string) (victim string) {
 		victim += " for " + pause.Round(time.Millisecond).String()
 	}
 	return victim
+}
+
+// awaitAnswer waits until a process answers, whatever it says: one that was started a moment ago does not hear SIGTERM yet,
+// and ends as by SIGKILL.
+func (s *shop) awaitAnswer(name string) {
+	s.t.Helper()
+	if name == cluster.Outside {
+		name = "pgsim"
+	}
+	for end := time.Now().Add(cluster.Patience); s.Status(name, "/livez") == 0; s.rest(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("%s does not answer", name)
+		}
+	}
 }
 
 // killReplay kills whoever places the orders, and has it go on from its journal.
