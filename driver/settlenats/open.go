@@ -27,7 +27,6 @@ var (
 	_ broker.Seeker    = (*partition)(nil)
 	_ broker.Laggard   = (*partition)(nil)
 	_ broker.Standby   = (*membership)(nil)
-	_ broker.Standby   = (*membership)(nil)
 )
 
 const (
@@ -338,14 +337,6 @@ func (m *membership) Next(ctx context.Context) (broker.Partition, error) {
 		return nil, m.ending(err)
 	}
 	return m.partition(claim.Name, claim), nil
-}
-
-// Standby implements [broker.Standby].
-func (m *membership) Standby() bool {
-	if m.share != nil {
-		return m.share.Standby()
-	}
-	return m.member.Standby()
 }
 
 // Standby implements [broker.Standby].
