@@ -12,7 +12,7 @@ import (
 // migrateCmd is settle migrate.
 type migrateCmd struct {
 	Up     migrateUpCmd     `cmd:"" help:"Apply what is missing."`
-	Status migrateStatusCmd `cmd:"" help:"Show what is applied and what is pending; exit code 1 when something is."`
+	Status migrateStatusCmd `cmd:"" help:"Show what is applied, pending, or newer than this program; exit code 1 when something is pending or changed."`
 	Print  migratePrintCmd  `cmd:"" help:"Print the SQL instead, for a migration tool of your own."`
 }
 
@@ -94,7 +94,7 @@ func (c *migrateStatusCmd) Run(ctx context.Context, t *terminal) error {
 		}
 		for _, m := range of {
 			all = append(all, migrationState{d.Name, m})
-			if m.State != "applied" {
+			if m.State == "pending" || m.State == "changed" {
 				wrong++
 			}
 		}
@@ -104,7 +104,11 @@ func (c *migrateStatusCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	err = printItems(t, c.JSON, all, "DATABASE\tSCHEMA\tVERSION\tSTATE\tFILE", func(m migrationState) string {
-		return fmt.Sprintf("%s\t%s\t%d\t%s\t%s", m.Database, m.Schema, m.Version, m.State, m.File)
+		file := m.File
+		if m.State == "newer" {
+			file = fmt.Sprintf("(this program knows up to %d)", m.Known)
+		}
+		return fmt.Sprintf("%s\t%s\t%d\t%s\t%s", m.Database, m.Schema, m.Version, m.State, file)
 	})
 	if err == nil && wrong > 0 {
 		err = fmt.Errorf("%d of %d migrations are not applied: settle migrate up, with the same --store", wrong, len(all))

@@ -20,8 +20,11 @@ type Migration struct {
 	Schema  string `json:"schema"`
 	Version int    `json:"version"`
 	File    string `json:"file"`
-	// State is applied, pending, or changed: the file is not the one that was applied.
+	// State is applied, pending, changed: the file is not the one that was applied, or newer: this program has no such
+	// file.
 	State string `json:"state"`
+	// Known is the highest version of the schema that this program has.
+	Known int `json:"known"`
 
 	Text string `json:"-"`
 }
@@ -39,7 +42,9 @@ func migrationsOf(s sqlstore.Schema) ([]Migration, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, Migration{Schema: s.Name, Version: i + 1, File: file, State: "pending", Text: string(text)})
+		all = append(all, Migration{
+			Schema: s.Name, Version: i + 1, File: file, State: "pending", Known: len(files), Text: string(text),
+		})
 	}
 	return all, nil
 }
@@ -57,8 +62,8 @@ func Migrations(d app.Database) ([]Migration, error) {
 	return all, nil
 }
 
-// Status returns every migration of a database with its state. One that the database has and this program does
-// not know is an error.
+// Status returns every migration of a database with its state, also those that the database has and this program does
+// not know.
 func Status(ctx context.Context, d app.Database) (_ []Migration, err error) {
 	db, err := d.Raw()
 	if err != nil {
@@ -87,9 +92,9 @@ func status(ctx context.Context, db *sql.DB, d app.Database) ([]Migration, error
 		return nil, err
 	}
 	defer rows.Close()
-	ours := map[string]bool{}
-	for _, s := range d.AllSchemas() {
-		ours[s.Name] = true
+	ours := map[string]int{}
+	for _, m := range all {
+		ours[m.Schema] = m.Known
 	}
 	for rows.Next() {
 		var name string
@@ -100,10 +105,10 @@ func status(ctx context.Context, db *sql.DB, d app.Database) ([]Migration, error
 		}
 		i := slices.IndexFunc(all, func(m Migration) bool { return m.Schema == name && m.Version == version })
 		if i < 0 {
-			if ours[name] {
-				return nil, fmt.Errorf("schema %s has migration %d, which this program does not know: %w", name, version, sqlstore.ErrSchema)
+			if knows, ok := ours[name]; ok { // Others are the tables of somebody else.
+				all = append(all, Migration{Schema: name, Version: version, State: "newer", Known: knows})
 			}
-			continue // The tables of somebody else.
+			continue
 		}
 		all[i].State = "applied"
 		if sum := sha256.Sum256([]byte(all[i].Text)); !bytes.Equal(sum[:], digest) {
@@ -117,7 +122,7 @@ func status(ctx context.Context, db *sql.DB, d app.Database) ([]Migration, error
 func (l *look) schemas(ctx context.Context) {
 	all, err := status(ctx, l.db, l.d)
 	if err != nil {
-		l.add(Fail, "run the newer program", "%v", err)
+		l.failed("migrations", err)
 		return
 	}
 	versions := map[string]int{}
@@ -131,13 +136,25 @@ func (l *look) schemas(ctx context.Context) {
 			versions[m.Schema] = m.Version
 		}
 	}
-	if Failed(l.all) {
-		return
-	}
 	for _, s := range l.d.AllSchemas() {
-		l.ok("schema %s is at version %d", s.Name, versions[s.Name])
+		known, at := 0, versions[s.Name]
+		for _, m := range all {
+			if m.Schema == s.Name {
+				known = m.Known
+			}
+		}
+		switch {
+		case at > known && s.Newer:
+			l.add(Warn, "run the newer program when its deploy is done", "schema %s is at version %d, newer than this program's %d", s.Name, at, known)
+		case at > known:
+			l.add(Fail, "run the newer program", "schema %s is at version %d, newer than this program's %d", s.Name, at, known)
+		case !Failed(l.all):
+			l.ok("schema %s is at version %d", s.Name, at)
+		}
 	}
-	l.objects(ctx, all)
+	if !Failed(l.all) {
+		l.objects(ctx, all)
+	}
 }
 
 var madeObject = regexp.MustCompile(`(?im)^CREATE\s+(?:UNIQUE\s+)?(TABLE|INDEX|VIEW|SEQUENCE)\s+(?:IF\s+NOT\s+EXISTS\s+)?([a-z0-9_]+)`)
