@@ -21,8 +21,8 @@ func (l *look) postgres(ctx context.Context) {
 	l.postgresSlots(ctx)
 }
 
-// postgresOldest is the first version that has all that the statements need.
-const postgresOldest = 130000
+// postgresOldest is the first version that has all that we need: the log is read in binary form.
+const postgresOldest = 140000
 
 func (l *look) postgresVersion(ctx context.Context) {
 	var version string
@@ -34,7 +34,7 @@ func (l *look) postgresVersion(ctx context.Context) {
 	case err != nil:
 		l.failed("version", err)
 	case number < postgresOldest:
-		l.add(Fail, "use PostgreSQL 13 or newer", "PostgreSQL is %s", version)
+		l.add(Fail, "use PostgreSQL 14 or newer", "PostgreSQL is %s", version)
 	case standby:
 		l.add(Fail, "name the primary in the URL (target_session_attrs=read-write with several hosts)", "PostgreSQL %s is a standby, which takes no writes", version)
 	default:
