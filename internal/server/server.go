@@ -202,6 +202,12 @@ func (s *Server) Resume() {
 	s.must("resume", s.server.Resume())
 }
 
+// Promote makes a primary of a standby (a PostgreSQL with Options.Upstream) and returns when it takes writes.
+func (s *Server) Promote() {
+	s.tb.Helper()
+	s.must("promote", s.server.Promote(s.context()))
+}
+
 // KillNode kills node i of a cluster, counted from 0 in the order of the URL.
 func (s *Server) KillNode(i int) {
 	s.tb.Helper()

@@ -188,6 +188,43 @@ func TestConnectREST(t *testing.T) {
 	}
 }
 
+// TestStandby kills a primary: the standby has what it had, and takes over.
+func TestStandby(t *testing.T) {
+	for _, kind := range []server.Kind{server.Postgres, server.Postgres17} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			primary := server.Start(t, kind, server.Options{})
+			psql(t, primary.URL(), "CREATE TABLE kept (i integer); INSERT INTO kept VALUES (1)")
+			standby := server.Start(t, kind, server.Options{Upstream: primary.URL()})
+			psql(t, primary.URL(), "INSERT INTO kept VALUES (2)")
+			for deadline := time.Now().Add(time.Minute); psql(t, standby.URL(), "SELECT count(*) FROM kept") != "2"; time.Sleep(20 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("it does not follow")
+				}
+			}
+			primary.Kill()
+			standby.Promote()
+			if got := psql(t, standby.URL(), "INSERT INTO kept VALUES (3); SELECT count(*) FROM kept"); got != "3" {
+				t.Errorf("the new primary has %s rows", got)
+			}
+			standby.Kill()
+			standby.Restart()
+			if got := psql(t, standby.URL(), "SELECT count(*) FROM kept"); got != "3" {
+				t.Errorf("started again, it has %s rows", got)
+			}
+		})
+	}
+}
+
+func psql(t *testing.T, url, query string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "psql", "-qAt", "-v", "ON_ERROR_STOP=1", "-c", query, url).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", query, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
 // TestTLSAndUsers speaks enough of the protocol of NATS to be let in, and to be refused.
 func TestTLSAndUsers(t *testing.T) {
 	t.Parallel()
@@ -315,6 +352,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"no such kind", "oracle", server.Options{}, "", "no such kind"},
 		{"no upstream", server.PgBouncer, server.Options{}, "", "no postgres:// URL"},
+		{"no primary", server.Postgres, server.Options{Upstream: "postgres://postgres@127.0.0.1:1/postgres"}, "", "no server of this launcher"},
 		{"not installed", server.NATS, server.Options{}, t.TempDir(), "make services-setup"},
 		{"bad setting", server.Redis, server.Options{Settings: map[string]string{"no-such": "1"}}, "", "no-such"},
 	}

@@ -60,7 +60,8 @@ type Options struct {
 	// Settings go to the server as they are, by its own names: max_slot_wal_keep_size of PostgreSQL,
 	// message.max.bytes of Kafka. A setting of NATS that starts with "jetstream." goes into that block.
 	Settings map[string]string
-	// Upstream is the URL of what a PgBouncer (postgres://) or a Connect (kafka://) works on. Required there.
+	// Upstream is the URL of what a PgBouncer (postgres://) or a Connect (kafka://) works on. Required there. A
+	// PostgreSQL is a standby of the primary there, which this launcher has started; see [Server.Promote].
 	Upstream string
 	// TLS has a server refuse plain connections, but for its sign of life; not those of PgBouncer and Connect. CAFile
 	// names the authority to trust. The certificate is for 127.0.0.1 and not for localhost.

@@ -26,11 +26,15 @@ func (s *Server) planPostgres() error {
 	dir := filepath.Join(s.dir, "node")
 	data := filepath.Join(dir, "data")
 	args := []string{"-D", data}
+	following, prepare, err := s.postgresStandby(bin, dir, data)
+	if err != nil {
+		return err
+	}
 	secure, prepareSecure, err := s.postgresSecure(dir)
 	if err != nil {
 		return err
 	}
-	for _, setting := range s.settings(joined(secure, map[string]string{
+	for _, setting := range s.settings(joined(joined(secure, following), map[string]string{
 		"listen_addresses":        "127.0.0.1",
 		"port":                    strconv.Itoa(ports[0]),
 		"unix_socket_directories": "",
@@ -48,7 +52,7 @@ func (s *Server) planPostgres() error {
 		dir:  dir,
 		main: command{path: filepath.Join(bin, "postgres"), args: args, user: postgresUser},
 		prepare: func(ctx context.Context) error {
-			return errors.Join(prepareSecure(ctx), s.initPostgres(ctx, bin, dir, data))
+			return errors.Join(prepareSecure(ctx), prepare(ctx))
 		},
 		ready:      func(ctx context.Context) error { return probePostgres(ctx, ports[0]) },
 		stopSignal: syscall.SIGINT, // "fast": it does not wait for clients to leave
