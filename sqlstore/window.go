@@ -31,6 +31,7 @@ type windowLog struct {
 	mu      sync.Mutex
 	cluster string             // of the server, as the last claim saw it
 	heads   map[int]windowHead // by shard, of the owner
+	ticked  map[int]time.Time  // by shard: when its last window began
 	large   []*largeWindow
 }
 
@@ -53,7 +54,7 @@ var (
 )
 
 func newWindowLog(s *Store, q *statements) *windowLog {
-	w := &windowLog{leasedLog: newLeasedLog(s, q), heads: map[int]windowHead{}}
+	w := &windowLog{leasedLog: newLeasedLog(s, q), heads: map[int]windowHead{}, ticked: map[int]time.Time{}}
 	w.q = windowSQL{
 		add: q.text("outbox.add"), addOne: q.text("outbox.add_one"), baseline: q.text("outbox.baseline"), foreign: q.text("outbox.foreign"),
 		next: q.text("outbox.next"), parts: q.text("outbox.parts"), part: q.text("outbox.part"), bounds: q.text("outbox.bounds"), tick: q.text("outbox.tick"),

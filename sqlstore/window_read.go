@@ -19,6 +19,10 @@ const (
 	// headFor is how long an owner believes that nobody else has ended a window. It is an owner's right; this
 	// is for one who has lost it and does not know.
 	headFor = time.Second
+	// tickGap is the least time between the beginnings of two windows. Without it there was a window, and so a
+	// commit, for nearly each of 1,000 events a second: the tail of commit to handler was twice as long, the
+	// median 0.6 ms shorter (settle bench hop).
+	tickGap = 2 * time.Millisecond
 )
 
 // windowHead is where an owner stands who has read everything that is in windows.
@@ -191,6 +195,10 @@ func (w *windowLog) endWindow(ctx context.Context, lease relay.Lease, last, epoc
 // makeTick returns how many events the new tick's window has, none when there is no new tick, and those of them
 // that fit. Of a window of most events or more it is any one.
 func (w *windowLog) makeTick(ctx context.Context, lease relay.Lease, last, epoch int64, limit, most int) (records []outbox.Record, events int, err error) {
+	began, err := w.awaitGap(ctx, lease.Shard)
+	if err != nil {
+		return nil, 0, err
+	}
 	scan := newTickedScan(epoch, &events)
 	args := []any{int64(lease.Shard), last, lease.Fence, lease.Owner, int64(limit), int64(most)}
 	err = w.s.each(ctx, w.q.tick, args, func(rows txn.Rows) error {
@@ -205,7 +213,29 @@ func (w *windowLog) makeTick(ctx context.Context, lease relay.Lease, last, epoch
 	if err != nil {
 		return nil, 0, err
 	}
+	if events > 0 {
+		w.mu.Lock()
+		w.ticked[lease.Shard] = began
+		w.mu.Unlock()
+	}
 	return records, events, nil
+}
+
+// awaitGap returns when the next window may begin, and when that was.
+func (w *windowLog) awaitGap(ctx context.Context, shard int) (time.Time, error) {
+	w.mu.Lock()
+	wait := time.Until(w.ticked[shard].Add(tickGap))
+	w.mu.Unlock()
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return time.Time{}, ctx.Err()
+		}
+	}
+	return time.Now(), nil
 }
 
 func (w *windowLog) forgetHead(shard int) {

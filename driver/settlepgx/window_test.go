@@ -1,6 +1,8 @@
 package settlepgx_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -51,6 +53,40 @@ func TestLargeWindow(t *testing.T) {
 				t.Fatalf("reader %d: record %d is %s at %s", i, k, label(t, got[i][k]), got[i][k].Position)
 			}
 		}
+	}
+}
+
+// TestWindowGap reads each event as soon as it is committed: windows keep their distance, each has its event, and
+// a reader that may wait no longer loses none.
+func TestWindowGap(t *testing.T) {
+	s := newStore(t)
+	src := s.Outbox()
+	lease, err := src.Claim(t.Context(), 0, "owner", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const rounds = 25
+	var after outbox.Position
+	began := time.Now()
+	for n := range rounds {
+		run(t, s, add(n, "a"))
+		records, err := src.Next(t.Context(), lease, after, 10)
+		if err != nil || len(records) != 1 || label(t, records[0]) != fmt.Sprint("a/", n) {
+			t.Fatalf("round %d: %d records, %v", n, len(records), err)
+		}
+		after = records[0].Position
+	}
+	if took := time.Since(began); took < (rounds-1)*2*time.Millisecond {
+		t.Errorf("%d windows in %s", rounds, took)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	run(t, s, add(rounds, "a"))
+	if records, err := src.Next(ctx, lease, after, 10); !errors.Is(err, context.Canceled) {
+		t.Errorf("with an ended context: %d records, %v", len(records), err)
+	}
+	if records, err := src.Next(t.Context(), lease, after, 10); err != nil || len(records) != 1 {
+		t.Errorf("after it: %d records, %v", len(records), err)
 	}
 }
 

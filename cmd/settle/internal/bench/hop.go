@@ -54,6 +54,30 @@ type stamps struct {
 	handled   map[event.ID]time.Time
 }
 
+func newStamps() *stamps {
+	return &stamps{committed: map[event.ID]time.Time{}, handled: map[event.ID]time.Time{}}
+}
+
+// handle notes when an event reached its handler first.
+func (s *stamps) handle(id event.ID) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, again := s.handled[id]; !again {
+		s.handled[id] = now
+	}
+}
+
+// took are the times from commit to handler, sorted.
+func (s *stamps) took() []time.Duration {
+	all := make([]time.Duration, 0, len(s.handled))
+	for id, at := range s.handled {
+		all = append(all, max(0, at.Sub(s.committed[id])))
+	}
+	slices.Sort(all)
+	return all
+}
+
 func hop(ctx context.Context, dir, carrier string) (took, commits []time.Duration, err error) {
 	if err := mkdir(dir); err != nil {
 		return nil, nil, err
@@ -76,17 +100,11 @@ func hop(ctx context.Context, dir, carrier string) (took, commits []time.Duratio
 
 // through runs two services and measures; the update is what each does besides.
 func through(ctx context.Context, from, to settle.Store, b broker.Broker, update string) (took, commits []time.Duration, err error) {
-	st := &stamps{committed: map[event.ID]time.Time{}, handled: map[event.ID]time.Time{}}
-	t := happened()
+	st, t := newStamps(), happened()
 	producer := settle.NewService("from", from, b, settle.Config{})
 	consumer := settle.NewService("to", to, b, settle.Config{})
 	settle.On(consumer, t, func(ctx context.Context, tx *txn.Tx, e event.Of[thing]) error {
-		now := time.Now()
-		st.mu.Lock()
-		if _, again := st.handled[e.ID]; !again {
-			st.handled[e.ID] = now
-		}
-		st.mu.Unlock()
+		st.handle(e.ID)
 		_, err := tx.Exec(ctx, update, e.Data.Key)
 		return err
 	})
@@ -95,21 +113,29 @@ func through(ctx context.Context, from, to settle.Store, b broker.Broker, update
 	done := make(chan error, 2)
 	go func() { done <- producer.Run(ctx) }()
 	go func() { done <- consumer.Run(ctx) }()
-	commits, err = load(ctx, producer, t, st, update)
+	commits, err = load(ctx, st, func(ctx context.Context, i int) (id event.ID, committed time.Time, err error) {
+		err = producer.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
+			if _, err := tx.Exec(ctx, update, key(i)); err != nil {
+				return err
+			}
+			if err := outbox.Add(ctx, tx, t.New(thing{key(i), i, text})); err != nil {
+				return err
+			}
+			id = tx.Events()[0].ID
+			return nil
+		})
+		return id, time.Now(), err
+	})
 	cancel()
 	if err = errors.Join(err, <-done, <-done); err != nil {
 		return nil, nil, err
 	}
-	for id, at := range st.handled {
-		took = append(took, max(0, at.Sub(st.committed[id])))
-	}
-	slices.Sort(took)
 	slices.Sort(commits)
-	return took, commits, nil
+	return st.took(), commits, nil
 }
 
 // load adds events at an even rate, first for a second that does not count, and waits for all of them.
-func load(ctx context.Context, producer *settle.Service, t event.Type[thing], st *stamps, update string) (commits []time.Duration, err error) {
+func load(ctx context.Context, st *stamps, add func(ctx context.Context, i int) (event.ID, time.Time, error)) (commits []time.Duration, err error) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	total := hopRate * (hopSeconds + 1)
@@ -123,18 +149,7 @@ func load(ctx context.Context, producer *settle.Service, t event.Type[thing], st
 		warm := i < hopRate
 		wg.Go(func() {
 			began := time.Now()
-			var id event.ID
-			e := producer.Do(ctx, func(ctx context.Context, tx *txn.Tx) error {
-				if _, err := tx.Exec(ctx, update, key(i)); err != nil {
-					return err
-				}
-				if err := outbox.Add(ctx, tx, t.New(thing{key(i), i, text})); err != nil {
-					return err
-				}
-				id = tx.Events()[0].ID
-				return nil
-			})
-			now := time.Now()
+			id, now, e := add(ctx, i)
 			mu.Lock()
 			defer mu.Unlock()
 			if err = errors.Join(err, e); e != nil || warm {
