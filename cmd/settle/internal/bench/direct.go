@@ -17,22 +17,12 @@ import (
 // publishes after its commit, and loses the event when it dies between; the reader handles it again when it
 // dies before it has acknowledged.
 func (o on) hopDirect(ctx context.Context, name string) (took []time.Duration, err error) {
-	from, err := o.open(ctx, "from_"+name)
+	p, err := o.pipe(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, from.Close()) }()
-	to, err := o.open(ctx, "to_"+name)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, to.Close()) }()
-	b, err := o.carrier(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, b.Close()) }()
-	publisher, ok := b.(broker.Publisher)
+	defer func() { err = errors.Join(err, p.close()) }()
+	publisher, ok := p.b.(broker.Publisher)
 	if !ok {
 		return nil, fmt.Errorf("broker %s takes no messages", o.scheme())
 	}
@@ -43,8 +33,8 @@ func (o on) hopDirect(ctx context.Context, name string) (took []time.Duration, e
 	var wg sync.WaitGroup
 	failed := make(chan error, 2)
 	wg.Go(func() { failed <- d.publish(ctx) })
-	wg.Go(func() { failed <- readDirect(ctx, b, to, st) })
-	_, err = load(ctx, st, func(ctx context.Context, i int) (event.ID, time.Time, error) { return d.add(ctx, from, i) })
+	wg.Go(func() { failed <- readDirect(ctx, p.b, p.to, st) })
+	_, err = load(ctx, st, func(ctx context.Context, i int) (event.ID, time.Time, error) { return d.add(ctx, p.from, i) })
 	cancel()
 	wg.Wait()
 	if err = errors.Join(err, <-failed, <-failed); err != nil {

@@ -205,37 +205,61 @@ func hopsOn(ctx context.Context, o on) ([]Result, error) {
 	return all, nil
 }
 
+// pipe is two stores and the broker between them.
+type pipe struct {
+	from, to *sqlstore.Store
+	b        broker.Broker
+}
+
+func (o on) pipe(ctx context.Context, name string) (p pipe, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	if p.from, err = o.open(ctx, "from_"+name); err != nil {
+		return p, err
+	}
+	if p.to, err = o.open(ctx, "to_"+name); err != nil {
+		return p, err
+	}
+	p.b, err = o.carrier(ctx, name)
+	return p, err
+}
+
+func (p pipe) close() (err error) {
+	if p.b != nil {
+		err = p.b.Close()
+	}
+	for _, s := range []*sqlstore.Store{p.from, p.to} {
+		if s != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}
+	return err
+}
+
 func (o on) hop(ctx context.Context, mode, name string) (took []time.Duration, err error) {
-	from, err := o.open(ctx, "from_"+name)
+	p, err := o.pipe(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, from.Close()) }()
-	to, err := o.open(ctx, "to_"+name)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, to.Close()) }()
-	b, err := o.carrier(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, b.Close()) }()
-	var producer settle.Store = from
+	defer func() { err = errors.Join(err, p.close()) }()
+	var producer settle.Store = p.from
 	if mode == "wal" {
 		target, err := o.target("from_" + name)
 		if err != nil {
 			return nil, err
 		}
 		slot := "settle_bench_" + o.id + "_" + name
-		wal, err := settlepgx.NewWAL(from, target, settlepgx.WALConfig{Slot: slot})
+		wal, err := settlepgx.NewWAL(p.from, target, settlepgx.WALConfig{Slot: slot})
 		if err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, o.dropSlot(slot)) }()
-		producer = tailed{from, wal}
+		producer = tailed{p.from, wal}
 	}
-	took, _, err = through(ctx, producer, to, b, businessOn)
+	took, _, err = through(ctx, producer, p.to, p.b, businessOn)
 	return took, err
 }
 
