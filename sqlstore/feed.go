@@ -12,7 +12,7 @@ import (
 // feedStore is the log of what browsers get to see.
 type feedStore struct {
 	s *Store
-	q struct{ number, numbered, append, appendFeed, afterAll, after, bounds, trimFeed, trim string }
+	q struct{ number, append, appendFeed, afterAll, after, bounds, trimFeed, trim string }
 }
 
 var _ push.Log = (*feedStore)(nil)
@@ -24,7 +24,7 @@ func (s *Store) initFeed(q *statements) {
 	f.q.afterAll, f.q.after, f.q.bounds = q.text("push.after_all"), q.text("push.after"), q.text("push.bounds")
 	f.q.trimFeed, f.q.trim = q.text("push.trim_feed"), q.text("push.trim")
 	if q.dialect != sqliteName {
-		f.q.number, f.q.numbered = q.text("push.number"), q.text("push.numbered")
+		f.q.number = q.text("push.number")
 	}
 }
 
@@ -33,12 +33,13 @@ func (f *feedStore) Append(ctx context.Context, tx *txn.Tx, frames ...push.Frame
 	if len(frames) == 0 {
 		return nil
 	}
-	position, err := f.number(ctx, tx, len(frames))
-	if err != nil {
-		return fmt.Errorf("sqlstore: append %d frames: %w", len(frames), err)
+	// On a server the transaction keeps the row that counts until it is over: a reader must not pass a frame that
+	// becomes visible later. All others wait for that row, so nothing is waited for while it is kept but the server.
+	if f.q.number != "" {
+		tx.Queue(f.q.number, int64(len(frames)))
 	}
 	for i := range frames {
-		if err := f.append(ctx, tx, &frames[i], position+int64(i)); err != nil {
+		if err := f.append(ctx, tx, &frames[i], int64(len(frames)-1-i)); err != nil {
 			return fmt.Errorf("sqlstore: append frame: %w", err)
 		}
 	}
@@ -46,34 +47,21 @@ func (f *feedStore) Append(ctx context.Context, tx *txn.Tx, frames ...push.Frame
 	return nil
 }
 
-// number returns the position of the first of n frames. On a server the transaction keeps the row that
-// counts until it is over: a reader must not pass a frame that becomes visible later. A file numbers its
-// rows itself.
-func (f *feedStore) number(ctx context.Context, tx *txn.Tx, n int) (first int64, err error) {
-	if f.q.number == "" {
-		return 0, nil
-	}
-	if _, err := tx.Exec(ctx, f.q.number, int64(n)); err != nil {
-		return 0, err
-	}
-	var last int64
-	err = tx.QueryRow(ctx, f.q.numbered, nil, &last)
-	return last - int64(n) + 1, err
-}
-
-func (f *feedStore) append(ctx context.Context, tx *txn.Tx, fr *push.Frame, position int64) error {
+// append adds a frame, which stands so many before the last one numbered. A file numbers its rows itself.
+func (f *feedStore) append(ctx context.Context, tx *txn.Tx, fr *push.Frame, before int64) error {
 	feeds, err := json.Marshal(fr.Feeds)
 	if err != nil {
 		return err
 	}
+	place := before
 	if f.q.number != "" {
-		tx.Queue(f.q.append, fr.Event, fr.Data, string(feeds), position)
-	} else if err := tx.QueryRow(ctx, f.q.append, []any{fr.Event, fr.Data, string(feeds)}, &position); err != nil {
+		tx.Queue(f.q.append, fr.Event, fr.Data, string(feeds), before)
+	} else if err := tx.QueryRow(ctx, f.q.append, []any{fr.Event, fr.Data, string(feeds)}, &place); err != nil {
 		return err
 	}
 	for _, feed := range fr.Feeds {
 		if feed != "" { // Every frame is in that one.
-			tx.Queue(f.q.appendFeed, feed, position)
+			tx.Queue(f.q.appendFeed, feed, place)
 		}
 	}
 	return nil

@@ -1,14 +1,14 @@
 -- name: number
 UPDATE settle_feed SET `last` = `last` + ?1 WHERE id = 1;
 
--- name: numbered
-SELECT `last` FROM settle_feed WHERE id = 1;
-
+-- The frames of one number count down to it.
 -- name: append
-INSERT INTO settle_frame (event, data, feeds, position) VALUES (?1, ?2, ?3, ?4);
+INSERT INTO settle_frame (event, data, feeds, position)
+SELECT ?1, ?2, ?3, `last` - ?4 FROM settle_feed WHERE id = 1;
 
 -- name: append_feed
-INSERT INTO settle_frame_feed (feed, position) VALUES (?1, ?2) ON DUPLICATE KEY UPDATE feed = feed;
+INSERT INTO settle_frame_feed (feed, position)
+SELECT ?1, `last` - ?2 FROM settle_feed WHERE id = 1 ON DUPLICATE KEY UPDATE settle_frame_feed.feed = settle_frame_feed.feed;
 
 -- name: after_all
 SELECT position, event, data, feeds FROM settle_frame WHERE position > ?1 ORDER BY position LIMIT ?2;

@@ -1,14 +1,14 @@
 -- name: number
 UPDATE settle_feed SET last = last + $1 WHERE id = 1;
 
--- name: numbered
-SELECT last FROM settle_feed WHERE id = 1;
-
+-- The frames of one number count down to it.
 -- name: append
-INSERT INTO settle_frame (event, data, feeds, position) VALUES ($1, $2, $3, $4);
+INSERT INTO settle_frame (event, data, feeds, position)
+SELECT $1::text, $2::bytea, $3::text, last - $4::bigint FROM settle_feed WHERE id = 1;
 
 -- name: append_feed
-INSERT INTO settle_frame_feed (feed, position) VALUES ($1, $2) ON CONFLICT DO NOTHING;
+INSERT INTO settle_frame_feed (feed, position)
+SELECT $1::text, last - $2::bigint FROM settle_feed WHERE id = 1 ON CONFLICT DO NOTHING;
 
 -- name: after_all
 SELECT position, event, data, feeds FROM settle_frame WHERE position > $1 ORDER BY position LIMIT $2;
