@@ -15,13 +15,32 @@ import (
 	"time"
 )
 
-// customers follow the live feed of a shop and cancel every fifth order, half of them as soon as they are
-// placed and half when they are paid, until done is closed. wait returns when they have stopped. When the
-// shop says nothing more they come back, and answers of away are none to worry about: 503 where a service of
-// the shop may be killed alone.
-func customers(t *testing.T, url string, done <-chan struct{}, away ...int) (wait func()) {
+// customersMax bounds the customers who cancel at the same time.
+const customersMax = 32
+
+// crowd are the customers of a shop. They follow its live feed and cancel every fifth order, half of them as soon as
+// they are placed and half when they are paid. Nobody waits for another one: a cancel that comes after the shipment is
+// too late.
+type crowd struct {
+	t    *testing.T
+	url  string
+	fine []int // statuses that are none to worry about
+	seat chan struct{}
+
+	mu      sync.Mutex
+	answers map[int]int // by status
+}
+
+// customers come to a shop until done is closed. wait returns when they have left, and what they were answered: 202, 409
+// when they were too late, or one of away, as 503 is where a service of the shop may be killed alone. When the shop says
+// nothing more they come back.
+func customers(t *testing.T, url string, done <-chan struct{}, away ...int) (wait func() map[int]int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
+	c := &crowd{
+		t: t, url: url, fine: append([]int{http.StatusAccepted, http.StatusConflict}, away...),
+		seat: make(chan struct{}, customersMax), answers: map[int]int{},
+	}
 	var all sync.WaitGroup
 	all.Go(func() {
 		<-done
@@ -29,40 +48,60 @@ func customers(t *testing.T, url string, done <-chan struct{}, away ...int) (wai
 	})
 	all.Go(func() {
 		for ctx.Err() == nil {
-			cancelOrders(ctx, t, url, away)
+			c.follow(ctx)
 			select {
 			case <-time.After(100 * time.Millisecond):
 			case <-ctx.Done():
 			}
 		}
 	})
-	return all.Wait
+	return func() map[int]int {
+		all.Wait()
+		return c.answers
+	}
 }
 
-// cancelOrders does it until the shop says nothing more.
-func cancelOrders(ctx context.Context, t *testing.T, url string, away []int) {
-	t.Helper()
-	body, err := request(ctx, http.MethodGet, url+"/stream", away...)
+// follow follows the feed until the shop says nothing more.
+func (c *crowd) follow(ctx context.Context) {
+	c.t.Helper()
+	status, body, err := request(ctx, http.MethodGet, c.url+"/stream")
 	if err != nil {
 		return // It has been killed before anybody could look.
 	}
 	defer body.Close()
-	fine := append([]int{http.StatusAccepted, http.StatusConflict}, away...)
+	if status != http.StatusOK {
+		return
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
 	for lines := bufio.NewScanner(body); lines.Scan(); {
 		data, ok := strings.CutPrefix(lines.Text(), "data: ")
 		var e struct{ Type, Key string }
 		if !ok || json.Unmarshal([]byte(data), &e) != nil || !unwanted(e.Type, e.Key) {
 			continue
 		}
-		// Accepted, or too late; an error is a shop that was killed.
-		answer, err := request(ctx, http.MethodPost, url+"/orders/"+e.Key+"/cancel", fine...)
-		if err == nil {
-			err = answer.Close()
-		}
-		if _, ok := errors.AsType[statusError](err); ok {
-			t.Errorf("cancel %s: %v", e.Key, err)
-		}
+		c.seat <- struct{}{}
+		all.Go(func() {
+			defer func() { <-c.seat }()
+			c.cancel(ctx, e.Key)
+		})
 	}
+}
+
+// cancel cancels an order. It is accepted, or too late; an error is a shop that was killed.
+func (c *crowd) cancel(ctx context.Context, id string) {
+	c.t.Helper()
+	status, body, err := request(ctx, http.MethodPost, c.url+"/orders/"+id+"/cancel")
+	if err != nil {
+		return
+	}
+	said, err := io.ReadAll(io.LimitReader(body, 300))
+	if err = errors.Join(err, body.Close()); err == nil && !slices.Contains(c.fine, status) {
+		c.t.Errorf("cancel %s: %d %s", id, status, said)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answers[status]++
 }
 
 // unwanted reports whether an order's customer changes his mind at an event.
@@ -78,27 +117,15 @@ func unwanted(event, id string) bool {
 	return false
 }
 
-// statusError is an answer that nobody expected.
-type statusError string
-
-func (e statusError) Error() string { return string(e) }
-
-// request returns the body of an answer with one of the statuses that are expected, by default 200.
-func request(ctx context.Context, method, url string, expected ...int) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+// request returns an answer's status and its body, which the caller closes.
+func request(ctx context.Context, method, url string) (status int, body io.ReadCloser, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, http.NoBody)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	if slices.Contains(append(expected, http.StatusOK), resp.StatusCode) {
-		return resp.Body, nil
-	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 300))
-	if err = errors.Join(err, resp.Body.Close()); err != nil {
-		return nil, err
-	}
-	return nil, statusError(resp.Status + ": " + string(text))
+	return resp.StatusCode, resp.Body, nil
 }

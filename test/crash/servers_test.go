@@ -152,12 +152,12 @@ func (c *campaign) replay(t *testing.T, n int) {
 		}
 	}
 	close(over)
-	wait()
+	answers := wait()
 	if code := s.replay.Code(); code != 0 {
 		t.Fatalf("replay: exit code %d\n%s", code, s.replay)
 	}
 	rep := check(t, s.Books(), s.report)
-	t.Logf("balanced after %.1fs: %v, canceled %v", time.Since(started).Seconds(), rep.Terminal, rep.Canceled)
+	t.Logf("balanced after %.1fs: %v, canceled %v; customers were answered %v", time.Since(started).Seconds(), rep.Terminal, rep.Canceled, answers)
 }
 
 // start starts the servers, and the shop on them.
@@ -320,7 +320,7 @@ func (s *shop) awaitAnswer(name string) {
 	if name == cluster.Outside {
 		name = "pgsim"
 	}
-	for end := time.Now().Add(cluster.Patience); s.Status(name, "/livez") == 0; s.rest(20 * time.Millisecond) {
+	for end := time.Now().Add(cluster.Patience); s.Status(name, "/healthz") == 0; s.rest(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			s.t.Fatalf("%s does not answer", name)
 		}
