@@ -97,6 +97,37 @@ func TestProcessesShare(t *testing.T) {
 	}
 }
 
+// TestNoStandbyBesideTheDead has a member join beside one that died with the only partition: it waits for it, and is no
+// standby meanwhile, as nobody reads.
+func TestNoStandbyBesideTheDead(t *testing.T) {
+	url, cfg := server.Shared(t, server.Redis), config(t)
+	cfg.Partitions, cfg.Lease = 1, 600*time.Millisecond
+	first, second := openAt(t, url, cfg), openAt(t, url, cfg)
+	join(t, first, "g", 1)
+	freeze(t, first)
+	next, err := second.Subscribe(t.Context(), broker.Subscription{Group: "g", Topics: []string{topic}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = next.Close() }()
+	m, ok := next.(*member)
+	if !ok {
+		t.Fatalf("membership is a %T", next)
+	}
+	began := time.Now()
+	for ; len(m.held()) == 0; time.Sleep(time.Millisecond) {
+		if m.Standby() {
+			t.Fatalf("a standby after %s", time.Since(began))
+		}
+		if time.Since(began) > 20*time.Second {
+			t.Fatal("the partition is not taken over")
+		}
+	}
+	if took := time.Since(began); took < cfg.Lease/4 {
+		t.Errorf("taken over after %s: nobody was waited for", took)
+	}
+}
+
 // freeze stops what a Broker's members do by themselves, as a pause of the process does.
 func freeze(t *testing.T, b *Broker) {
 	t.Helper()
