@@ -22,6 +22,9 @@ var ErrCredentials = errors.New("the server refused the credentials")
 // usable.
 var ErrTLS = secure.ErrTLS
 
+// ErrPooler says that the URL leads to a pooler, which refuses the settings of our sessions: set Config.Pooler.
+var ErrPooler = errors.New("the URL leads to a pooler, and nobody said so")
+
 // ErrNoDatabase says that the server has no such database.
 var ErrNoDatabase = errors.New("there is no such database")
 
@@ -88,7 +91,31 @@ func openError(err error) error {
 	if refusal := secure.Refusal(err); refusal != nil {
 		return refusal
 	}
+	if kind := poolersOwn(err); kind != nil {
+		return fmt.Errorf("%w: %w", kind, err)
+	}
 	return classified(err)
+}
+
+// poolersOwn names what PgBouncer says at the beginning of a session: its code for all of it, also for what it hands on
+// of the server, is that of a broken protocol.
+func poolersOwn(err error) error {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || e.Code != "08P01" {
+		return nil
+	}
+	is := func(begin, end string) bool {
+		return strings.HasPrefix(e.Message, begin) && strings.HasSuffix(e.Message, end)
+	}
+	switch {
+	case is("unsupported startup parameter", ""):
+		return ErrPooler
+	case is("no such database", ""), is("database ", "does not exist"):
+		return ErrNoDatabase
+	case is("no such user", ""), is("role ", "does not exist"), is("password authentication failed", ""):
+		return ErrCredentials
+	}
+	return nil
 }
 
 // fileError is the error of a file that a URL names, without the URL; nil when it is another error.

@@ -68,8 +68,9 @@ func (c Config) withDefaults() (Config, error) {
 }
 
 // Open connects to postgres://user:password@host:port/database?parameters, where the parameters are those
-// of pgx, and opens its store. The error is [ErrCredentials], [ErrTLS], [ErrNoDatabase], sqlstore.ErrUnavailable when
-// no server answers, sqlstore.ErrSchema when the database has to be migrated first. Close the store in the end.
+// of pgx, and opens its store. The error is [ErrCredentials], [ErrTLS], [ErrNoDatabase], [ErrPooler],
+// sqlstore.ErrUnavailable when no server answers, sqlstore.ErrSchema when the database has to be migrated first. Close
+// the store in the end.
 func Open(ctx context.Context, target string, cfg Config) (*sqlstore.Store, error) {
 	s, err := open(ctx, target, cfg)
 	if err != nil {
@@ -146,7 +147,7 @@ func (c Config) pool(target string) (*pgxpool.Config, error) {
 	}}
 	cc.DialFunc = dialer.DialContext
 	if c.Pooler {
-		cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+		cc.DefaultQueryExecMode = forPoolers
 		return pc, nil // It refuses settings that it does not know.
 	}
 	cc.RuntimeParams["lock_timeout"] = fmt.Sprint(c.LockWait.Milliseconds())
@@ -197,6 +198,7 @@ const migrateLock = 0x5e771e
 
 func migrate(ctx context.Context, cc *pgx.ConnConfig, schemas ...sqlstore.Schema) (_ int, err error) {
 	cc = cc.Copy()
+	cc.DefaultQueryExecMode = forPoolers
 	// Another migration may take its time.
 	delete(cc.RuntimeParams, "lock_timeout")
 	delete(cc.RuntimeParams, "idle_in_transaction_session_timeout")
@@ -216,6 +218,33 @@ func migrate(ctx context.Context, cc *pgx.ConnConfig, schemas ...sqlstore.Schema
 	defer func() { err = errors.Join(err, db.Close()) }()
 	n, err := sqlstore.Migrate(ctx, db, sqlstore.Postgres(), schemas...)
 	return n, classified(err)
+}
+
+// forPoolers keeps no statement prepared, which the next one would not find behind a pooler in transaction mode.
+const forPoolers = pgx.QueryExecModeCacheDescribe
+
+// Raw returns the URL's database without a store, whose tables may be missing: for a look at what is there. It connects
+// when it is used, also behind a pooler.
+func Raw(target string) (*sql.DB, error) {
+	cfg, err := Config{Pooler: true}.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	pc, err := cfg.pool(target)
+	if err != nil {
+		return nil, fmt.Errorf("settlepgx: %s: %w", redact(target), err)
+	}
+	return stdlib.OpenDB(*pc.ConnConfig), nil
+}
+
+// connect returns a session for a few statements.
+func connect(ctx context.Context, target string) (*pgx.Conn, error) {
+	cc, err := pgx.ParseConfig(target)
+	if err != nil {
+		return nil, err
+	}
+	cc.DefaultQueryExecMode = forPoolers
+	return pgx.ConnectConfig(ctx, cc)
 }
 
 // ErrNotOurs says that a database has no tables of settle: nothing of it was dropped.
@@ -252,7 +281,7 @@ func DropDatabase(ctx context.Context, target string) error {
 
 // ours refuses a database that has tables, but not settle's.
 func ours(ctx context.Context, target string) error {
-	conn, err := pgx.Connect(ctx, target)
+	conn, err := connect(ctx, target)
 	if err != nil {
 		return classified(err)
 	}
@@ -284,7 +313,7 @@ func maintain(ctx context.Context, target string, fn func(conn *pgx.Conn, name s
 		return errors.New("the URL names no database")
 	}
 	u.Path = "/postgres"
-	conn, err := pgx.Connect(ctx, u.String())
+	conn, err := connect(ctx, u.String())
 	if err != nil {
 		return err
 	}

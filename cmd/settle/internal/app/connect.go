@@ -150,7 +150,7 @@ func (d Database) AllSchemas() []sqlstore.Schema {
 func (d Database) Raw() (*sql.DB, error) {
 	switch d.Dialect {
 	case "postgres":
-		return sql.Open("pgx", d.Target)
+		return settlepgx.Raw(d.Target)
 	case "mysql":
 		return settlemysql.Raw(d.Target)
 	}
@@ -240,6 +240,8 @@ func Fault(err error) string {
 		errors.Is(err, settlekafka.ErrCredentials), errors.Is(err, settlenats.ErrCredentials),
 		errors.Is(err, settleredis.ErrCredentials), errors.Is(err, settlerabbit.ErrCredentials):
 		return "mend user, password or rights"
+	case errors.Is(err, settlepgx.ErrPooler):
+		return "say so with --pooler, or name the server itself"
 	case errors.Is(err, sqlstore.ErrRebase):
 		return "settle outbox rebase --store URL"
 	case errors.Is(err, settlepgx.ErrSlotLost):
