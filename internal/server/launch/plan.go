@@ -84,7 +84,8 @@ func (s *Server) user() string {
 
 // joined returns two sets of settings as one; those of the first win.
 func joined(a, b map[string]string) map[string]string {
-	all := maps.Clone(b)
+	all := map[string]string{}
+	maps.Copy(all, b)
 	maps.Copy(all, a)
 	return all
 }
