@@ -48,8 +48,11 @@ func (w *WAL) ensureSlot(ctx context.Context, shard int) error {
 
 func (w *WAL) makeSlot(ctx context.Context, conn *pgx.Conn, shard int) error {
 	slot := w.slotName(shard)
-	var status sql.NullString
-	err := conn.QueryRow(ctx, "SELECT wal_status FROM pg_replication_slots WHERE slot_name = $1", slot).Scan(&status)
+	var status, database sql.NullString
+	err := conn.QueryRow(ctx, "SELECT wal_status, database FROM pg_replication_slots WHERE slot_name = $1", slot).Scan(&status, &database)
+	if err == nil && database.String != w.cc.Database {
+		return fmt.Errorf("slot %s is of database %q, not %q: choose another name", slot, database.String, w.cc.Database)
+	}
 	if err == nil && status.String != "lost" {
 		return nil
 	}
@@ -78,10 +81,37 @@ func (w *WAL) makeSlot(ctx context.Context, conn *pgx.Conn, shard int) error {
 // dropSlot gives a slot that is lost back: it keeps nothing, but its name.
 func (w *WAL) dropSlot(ctx context.Context, shard int) error {
 	return w.admin(ctx, func(conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND wal_status = 'lost'",
+		_, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND wal_status = 'lost' AND database = current_database()",
 			w.slotName(shard))
 		return err
 	})
+}
+
+// slotLost returns ErrSlotLost when an error comes of that. The codes alone don't tell: a server that was not
+// promoted yet has none of its primary's slots, or does not let anybody read them.
+func (w *WAL) slotLost(ctx context.Context, shard int, err error) error {
+	switch {
+	case errors.Is(err, ErrSlotLost):
+		return err
+	case !hasCode(err, "42704") && !hasCode(err, "55000"): // no such slot; not in the state that is needed
+		return nil
+	}
+	var lost bool
+	qerr := w.store.QueryRow(ctx, `SELECT NOT pg_is_in_recovery() AND NOT EXISTS (SELECT 1 FROM pg_replication_slots
+		WHERE slot_name = $1 AND database = current_database() AND coalesce(wal_status, '') <> 'lost')`, []any{w.slotName(shard)}, &lost)
+	if qerr != nil || !lost {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrSlotLost, err)
+}
+
+// endStreams ends a stream of ours that has the slot: of an owner before us, or one that is about to end. Others
+// that have it for a while must not be hurt: an operator who drops it, a standby that copies it.
+func (w *WAL) endStreams(ctx context.Context, slot string) error {
+	var ended int64
+	return w.store.QueryRow(ctx, `SELECT count(pg_terminate_backend(a.pid)) FROM pg_replication_slots s
+		JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = $1 AND a.application_name = $2`,
+		[]any{slot, streamName(slot)}, &ended)
 }
 
 // look sees, now and then, how much log the slot keeps from being recycled, and writes a tick down: a place
@@ -143,5 +173,5 @@ func (w *WAL) rest(ctx context.Context, lease relay.Lease) error {
 	if err != nil || int64(s.settled()) < tick {
 		return err
 	}
-	return w.windowReader.Advance(ctx, lease, outbox.Position{Epoch: epoch, Tick: tick})
+	return w.move(ctx, lease, outbox.Position{Epoch: epoch, Tick: tick})
 }

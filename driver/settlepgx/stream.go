@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -62,35 +63,65 @@ type commitMark struct {
 	last    int64 // of its records
 }
 
-// openStream begins to read a slot where it was confirmed last. ring is called when there is something.
-func openStream(ctx context.Context, cc *pgx.ConnConfig, slot, publication string, epoch int64,
-	read func(r *row) (outbox.Record, bool, error), ring func(),
-) (*stream, error) {
+// streamConfig says what to read.
+type streamConfig struct {
+	slot, publication string
+	timeline          string // another one is refused
+	epoch             int64  // of the positions
+	read              func(r *row) (outbox.Record, bool, error)
+	ring              func() // called when there is something
+}
+
+// streamName is what a stream calls itself, cut as the server cuts it.
+func streamName(slot string) string { return fmt.Sprintf("settle %.56s", slot) }
+
+// openStream begins to read a slot where it was confirmed last.
+func openStream(ctx context.Context, cc *pgx.ConnConfig, cfg streamConfig) (*stream, error) {
 	config := cc.Config.Copy()
-	config.RuntimeParams = map[string]string{"replication": "database", "application_name": "settle " + slot}
+	config.RuntimeParams = map[string]string{"replication": "database", "application_name": streamName(cfg.slot)}
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
 	}
 	s := &stream{
-		conn: conn, ring: ring, done: make(chan struct{}), room: make(chan struct{}, 1),
+		conn: conn, ring: cfg.ring, done: make(chan struct{}), room: make(chan struct{}, 1),
 		read: func(r *row) (outbox.Record, bool, error) {
-			rec, ok, err := read(r)
-			rec.Position.Epoch = epoch
+			rec, ok, err := cfg.read(r)
+			rec.Position.Epoch = cfg.epoch
 			return rec, ok, err
 		},
 	}
 	start := fmt.Sprintf(
 		`START_REPLICATION SLOT %s LOGICAL 0/0 (proto_version '1', publication_names '%s', binary 'true')`,
-		pgx.Identifier{slot}.Sanitize(), publication,
+		pgx.Identifier{cfg.slot}.Sanitize(), cfg.publication,
 	)
-	if err := s.start(ctx, start); err != nil {
+	err = s.identify(ctx, cfg.timeline)
+	if err == nil {
+		err = s.start(ctx, start)
+	}
+	if err != nil {
 		return nil, errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
 	}
 	run, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	go s.run(run)
 	return s, nil
+}
+
+// identify refuses a server on another timeline than the one whose positions we have.
+func (s *stream) identify(ctx context.Context, timeline string) error {
+	results, err := s.conn.Exec(ctx, "IDENTIFY_SYSTEM").ReadAll()
+	if err != nil {
+		return err
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) < 2 {
+		return fmt.Errorf("answer to IDENTIFY_SYSTEM: %w", errWire)
+	}
+	n, err := strconv.ParseUint(string(results[0].Rows[0][1]), 10, 32)
+	if err != nil {
+		return err
+	}
+	return sameTimeline(fmt.Sprintf("%08X", n), timeline)
 }
 
 func (s *stream) start(ctx context.Context, command string) error {

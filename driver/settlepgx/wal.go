@@ -29,7 +29,7 @@ type WALConfig struct {
 	Slot string
 	// Publication names the publication, which is made when it is missing. Default settle_outbox.
 	Publication string
-	// Failover makes a slot that a standby takes along (PostgreSQL 17 and newer).
+	// Failover makes a slot that a standby takes along (PostgreSQL 17 and newer; no matter before).
 	Failover bool
 	// Layout is how the table's rows become events. Default settle's own outbox.
 	Layout Layout
@@ -80,15 +80,16 @@ type WAL struct {
 	cc    *pgx.ConnConfig
 	cfg   WALConfig
 
-	mu     sync.Mutex
-	rings  map[chan struct{}]struct{}
-	stream *stream
-	lease  relay.Lease     // of the stream
-	last   outbox.Position // the last one that was taken from the stream
-	floor  outbox.Position // where reading goes on after a change of mode
-	slot   bool            // it has been seen or made in this ownership
-	looked time.Time
-	warned time.Time
+	mu       sync.Mutex
+	rings    map[chan struct{}]struct{}
+	stream   *stream
+	lease    relay.Lease     // of the stream
+	timeline string          // of the server when the lease was claimed; see timeline.go
+	last     outbox.Position // the last one that was taken from the stream
+	floor    outbox.Position // where reading goes on after a change of mode
+	slot     bool            // it has been seen or made in this ownership
+	looked   time.Time
+	warned   time.Time
 }
 
 // NewWAL returns a source over a store's outbox. The URL is the store's: replication needs connections of
@@ -189,15 +190,26 @@ func (w *WAL) ring() {
 
 // Claim implements [relay.Source].
 func (w *WAL) Claim(ctx context.Context, shard int, owner string, ttl time.Duration) (relay.Lease, error) {
-	lease, err := w.windowReader.Claim(ctx, shard, owner, ttl)
+	timeline, err := w.timelineNow(ctx) // Before the position is read, which a later timeline may not have.
 	if err != nil {
-		return lease, err
+		return relay.Lease{}, fmt.Errorf("settlepgx: claim shard %d: %w", shard, classified(err))
+	}
+	lease, err := w.windowReader.Claim(ctx, shard, owner, ttl)
+	if err == nil && w.promoted(lease, timeline) {
+		// What is in flight has positions of the server before. A new fence keeps them out.
+		if err = w.windowReader.Release(ctx, lease); err == nil {
+			lease, err = w.windowReader.Claim(ctx, shard, owner, ttl)
+		}
+	}
+	if err != nil {
+		return relay.Lease{}, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.lease.Fence != lease.Fence {
 		w.drop()
-		w.lease, w.floor, w.slot, w.last = lease, outbox.Position{}, false, outbox.Position{}
+		w.lease, w.timeline = lease, timeline
+		w.floor, w.slot, w.last = outbox.Position{}, false, outbox.Position{}
 	}
 	return lease, nil
 }
@@ -244,7 +256,7 @@ func (w *WAL) Next(ctx context.Context, lease relay.Lease, after outbox.Position
 	if err == nil {
 		return records, nil
 	}
-	if lost := slotLost(err); lost != nil {
+	if lost := w.slotLost(ctx, lease.Shard, err); lost != nil {
 		return nil, w.fallBack(ctx, lease, after, lost)
 	}
 	return nil, fmt.Errorf("settlepgx: next after %s: %w", after, classified(err))
@@ -274,9 +286,15 @@ func (w *WAL) fromWindows(ctx context.Context, lease relay.Lease, after outbox.P
 			return records, err
 		}
 	}
+	floor := outbox.Position{Epoch: after.Epoch + 1}
+	if w.cfg.Layout.foreign {
+		// On record before anything is read: a slot that is gone later is lost, and not one to be made.
+		if err := w.move(ctx, lease, floor); err != nil {
+			return nil, err
+		}
+	}
 	w.mu.Lock()
-	w.floor = outbox.Position{Epoch: after.Epoch + 1}
-	floor := w.floor
+	w.floor = floor
 	w.mu.Unlock()
 	w.mode("wal", "caught up")
 	return w.fromLog(ctx, lease, floor, limit)
@@ -331,12 +349,12 @@ func (w *WAL) open(ctx context.Context, lease relay.Lease, after outbox.Position
 	}
 	w.drop()
 	slot := w.slotName(lease.Shard)
-	s, err := openStream(ctx, w.cc, slot, w.cfg.Publication, after.Epoch, w.cfg.Layout.reader(lease.Shard), w.ring)
-	if hasCode(err, "55006") { // In use: by an owner before us, or by our own stream that is about to end.
-		var ended int64
-		cerr := w.store.QueryRow(ctx, `SELECT count(pg_terminate_backend(active_pid)) FROM pg_replication_slots
-			WHERE slot_name = $1 AND active_pid IS NOT NULL`, []any{slot}, &ended)
-		return nil, errors.Join(fmt.Errorf("%w: %w", sqlstore.ErrUnavailable, err), cerr)
+	s, err := openStream(ctx, w.cc, streamConfig{
+		slot: slot, publication: w.cfg.Publication, timeline: w.timeline, epoch: after.Epoch,
+		read: w.cfg.Layout.reader(lease.Shard), ring: w.ring,
+	})
+	if hasCode(err, "55006") {
+		return nil, errors.Join(fmt.Errorf("%w: %w", sqlstore.ErrUnavailable, err), w.endStreams(ctx, slot))
 	}
 	if err != nil {
 		return nil, err
@@ -347,7 +365,7 @@ func (w *WAL) open(ctx context.Context, lease relay.Lease, after outbox.Position
 
 // Advance implements [relay.Source], and lets the server forget what is settled.
 func (w *WAL) Advance(ctx context.Context, lease relay.Lease, to outbox.Position) error {
-	if err := w.windowReader.Advance(ctx, lease, to); err != nil {
+	if err := w.move(ctx, lease, to); err != nil {
 		return err
 	}
 	w.mu.Lock()
@@ -391,7 +409,7 @@ func (w *WAL) toWindows(ctx context.Context, lease relay.Lease, from outbox.Posi
 	w.floor, w.slot = to, false
 	w.mu.Unlock()
 	w.mode("window", why)
-	return w.windowReader.Advance(ctx, lease, to)
+	return w.move(ctx, lease, to)
 }
 
 // fallBack answers the loss of the slot. It is told apart from an outage by the caller.
@@ -415,7 +433,7 @@ func (w *WAL) fallBack(ctx context.Context, lease relay.Lease, after outbox.Posi
 		w.mu.Lock()
 		w.floor = settled
 		w.mu.Unlock()
-		return w.windowReader.Advance(ctx, lease, settled)
+		return w.move(ctx, lease, settled)
 	}
 	if err := w.dropSlot(ctx, lease.Shard); err != nil {
 		return err
@@ -427,17 +445,6 @@ func (w *WAL) fallBack(ctx context.Context, lease relay.Lease, after outbox.Posi
 func (w *WAL) settled(ctx context.Context, shard int) (p outbox.Position, err error) {
 	err = w.store.QueryRow(ctx, `SELECT epoch, tick, id FROM settle_relay WHERE shard = $1`, []any{int64(shard)}, &p.Epoch, &p.Tick, &p.ID)
 	return p, err
-}
-
-// slotLost returns ErrSlotLost when an error says so.
-func slotLost(err error) error {
-	switch {
-	case errors.Is(err, ErrSlotLost):
-		return err
-	case hasCode(err, "42704"), hasCode(err, "55000"): // no such slot; it can no longer get changes
-		return fmt.Errorf("%w: %w", ErrSlotLost, err)
-	}
-	return nil
 }
 
 func hasCode(err error, code string) bool {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -50,6 +49,16 @@ func (s *sink) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.ids)
+}
+
+// deliveries counts those of the same event too.
+func (s *sink) deliveries() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, times := range s.ids {
+		n += times
+	}
+	return n
 }
 
 // inOrder fails unless each key has its numbers from 1 to n.
@@ -122,8 +131,14 @@ func newWAL(t *testing.T, s *sqlstore.Store, target string, m *modes, cfg settle
 // carry runs a relay until the returned function is called.
 func carry(t *testing.T, src relay.Source, to broker.Publisher) (stop func()) {
 	t.Helper()
+	return carryFor(t, src, to, 3*time.Second)
+}
+
+// carryFor is carry with leases of another length.
+func carryFor(t *testing.T, src relay.Source, to broker.Publisher, ttl time.Duration) (stop func()) {
+	t.Helper()
 	r, err := relay.New(src, to, relay.Config{
-		Logger: quiet(), LeaseTTL: 3 * time.Second, PublishTimeout: time.Second, RetryMin: 20 * time.Millisecond, RetryMax: 200 * time.Millisecond,
+		Logger: quiet(), LeaseTTL: ttl, PublishTimeout: time.Second, RetryMin: 20 * time.Millisecond, RetryMax: 200 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -187,38 +202,18 @@ func TestWAL(t *testing.T) {
 // TestWALSlotLost lets the server throw away what the slot needs: the windows go on, nothing is lost.
 func TestWALSlotLost(t *testing.T) {
 	t.Parallel()
-	srv := server.Start(t, server.Postgres, server.Options{Settings: map[string]string{
-		"max_slot_wal_keep_size": "16MB", "max_wal_size": "32MB", "min_wal_size": "32MB", "wal_level": "logical",
-	}})
+	srv := server.Start(t, server.Postgres, server.Options{Settings: smallLog()})
 	target := newDatabase(t, srv.URL())
 	s := openStore(t, target, settlepgx.Config{Migrate: true})
 	var m modes
 	out := newSink()
-	stop := carry(t, newWAL(t, s, target, &m, settlepgx.WALConfig{}), out)
+	stop := carry(t, newWAL(t, s, target, &m, settlepgx.WALConfig{Slot: slotIn(target)}), out)
 	write(t, s, 4, 1, 20)
 	eventually(t, "the log is read", func() bool { return m.last() == "wal" && out.count() == 80 })
 	stop()
 	write(t, s, 4, 21, 40)
-	conn := connect(t, target)
-	exec := func(query string) {
-		t.Helper()
-		if _, err := conn.Exec(t.Context(), query); err != nil {
-			t.Fatal(err)
-		}
-	}
-	exec("CREATE TABLE ballast (b text)")
-	lost := func() bool {
-		exec("INSERT INTO ballast SELECT repeat(md5(i::text), 100) FROM generate_series(1, 5000) i")
-		exec("SELECT pg_switch_wal()")
-		exec("CHECKPOINT")
-		var status string
-		if err := conn.QueryRow(t.Context(), "SELECT wal_status FROM pg_replication_slots").Scan(&status); err != nil {
-			t.Fatal(err)
-		}
-		return status == "lost"
-	}
-	eventually(t, "the slot is lost", lost)
-	stop = carry(t, newWAL(t, s, target, &m, settlepgx.WALConfig{}), out)
+	outgrow(t, connect(t, target), slotIn(target))
+	stop = carry(t, newWAL(t, s, target, &m, settlepgx.WALConfig{Slot: slotIn(target)}), out)
 	write(t, s, 4, 41, 60)
 	eventually(t, "all events", func() bool { return out.count() == 240 })
 	eventually(t, "a new slot is read", func() bool { return m.last() == "wal" })
@@ -233,22 +228,16 @@ func TestWALSlotDropped(t *testing.T) {
 	t.Parallel()
 	target := newDatabase(t, shared(t))
 	s := openStore(t, target, settlepgx.Config{Migrate: true})
+	slot := slotIn(target)
 	var m modes
 	out := newSink()
-	stop := carry(t, newWAL(t, s, target, &m, settlepgx.WALConfig{Slot: "dropped_slot_test"}), out)
+	stop := carry(t, newWAL(t, s, target, &m, settlepgx.WALConfig{Slot: slot}), out)
 	write(t, s, 4, 1, 20)
 	eventually(t, "the log is read", func() bool { return m.last() == "wal" && out.count() == 80 })
 	conn := connect(t, target)
 	done := make(chan struct{})
 	go func() { defer close(done); write(t, s, 4, 21, 120) }()
-	eventually(t, "the slot is dropped", func() bool {
-		_, _ = conn.Exec(t.Context(), "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'dropped_slot_test'")
-		_, err := conn.Exec(t.Context(), "SELECT pg_drop_replication_slot('dropped_slot_test')")
-		if err != nil {
-			t.Log(err)
-		}
-		return err == nil || strings.Contains(err.Error(), "does not exist")
-	})
+	dropSlot(t, conn, slot)
 	<-done
 	eventually(t, "all events", func() bool { return out.count() == 480 })
 	stop()
@@ -283,7 +272,7 @@ func TestWALIdleSlot(t *testing.T) {
 	s := openStore(t, target, settlepgx.Config{Migrate: true})
 	var m modes
 	out := newSink()
-	stop := carry(t, newWAL(t, s, target, &m, settlepgx.WALConfig{Slot: "idle_slot_test"}), out)
+	stop := carry(t, newWAL(t, s, target, &m, settlepgx.WALConfig{Slot: slotIn(target)}), out)
 	defer stop()
 	write(t, s, 1, 1, 3)
 	eventually(t, "the log is read", func() bool { return m.last() == "wal" && out.count() == 3 })
@@ -297,7 +286,7 @@ func TestWALIdleSlot(t *testing.T) {
 	}
 	eventually(t, "the idle slot is confirmed beyond others' log", func() bool {
 		var ok bool
-		err := conn.QueryRow(t.Context(), "SELECT confirmed_flush_lsn > $1::text::pg_lsn FROM pg_replication_slots WHERE slot_name = 'idle_slot_test'", before).Scan(&ok)
+		err := conn.QueryRow(t.Context(), "SELECT confirmed_flush_lsn > $1::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $2", before, slotIn(target)).Scan(&ok)
 		return err == nil && ok
 	})
 }
@@ -319,7 +308,7 @@ func TestDebeziumLayout(t *testing.T) {
 	}
 	var m modes
 	out := newSink()
-	src := newWAL(t, s, target, &m, settlepgx.WALConfig{Slot: "debezium_layout_test", Publication: "debezium_layout_test", Layout: layout})
+	src := newWAL(t, s, target, &m, settlepgx.WALConfig{Slot: slotIn(target), Publication: "debezium_layout_test", Layout: layout})
 	stop := carry(t, src, out)
 	eventually(t, "the log is read", func() bool { return m.last() == "wal" })
 	insert := func(n int) {
@@ -347,7 +336,7 @@ func TestDebeziumLayout(t *testing.T) {
 	for n := 31; n <= 50; n++ {
 		insert(n)
 	}
-	stop = carry(t, newWAL(t, s, target, &m, settlepgx.WALConfig{Slot: "debezium_layout_test", Publication: "debezium_layout_test", Layout: layout}), out)
+	stop = carry(t, newWAL(t, s, target, &m, settlepgx.WALConfig{Slot: slotIn(target), Publication: "debezium_layout_test", Layout: layout}), out)
 	eventually(t, "what was written meanwhile", func() bool { return out.count() == 50 })
 	stop()
 	out.inOrder(t, 1, 50)
