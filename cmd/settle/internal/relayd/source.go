@@ -187,7 +187,7 @@ func (s *source) outbox(store *sqlstore.Store) (eventLog, error) {
 	src := store.Outbox()
 	if s.cfg.Mode == "wal" {
 		cfg := settlepgx.WALConfig{
-			Slot: s.cfg.Slot, Publication: s.cfg.Publication, Logger: s.log,
+			Slot: s.cfg.Slot, Publication: s.cfg.Publication, Failover: true, Logger: s.log,
 			Hooks: settlepgx.WALHooks{
 				Mode: func(mode, _ string) { s.wal.Store(mode == "wal") },
 				Slot: func(kept, _ int64) { s.kept.Store(kept) },
