@@ -145,7 +145,7 @@ func (r *run) replay(broker string, n int) {
 }
 
 // start starts the process, and customers of it.
-func (r *run) start(dir string, args ...string) (p *binary.Process, wait func() map[int]int) {
+func (r *run) start(dir string, args ...string) (p *binary.Process, wait func() map[string]int) {
 	r.t.Helper()
 	p = binary.Start(r.t, dir, args...)
 	return p, customers(r.t, p.URL, p.Done())

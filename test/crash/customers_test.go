@@ -28,18 +28,18 @@ type crowd struct {
 	seat chan struct{}
 
 	mu      sync.Mutex
-	answers map[int]int // by status
+	answers map[string]int // status by order, the last one
 }
 
-// customers come to a shop until done is closed. wait returns when they have left, and what they were answered: 202, 409
-// when they were too late, or one of away, as 503 is where a service of the shop may be killed alone. When the shop says
-// nothing more they come back.
-func customers(t *testing.T, url string, done <-chan struct{}, away ...int) (wait func() map[int]int) {
+// customers come to a shop until done is closed. wait returns when they have left, and what they were answered for each
+// order: 202, 409 when they were too late, or one of away, as 503 is where a service of the shop may be killed alone. When
+// the shop says nothing more they come back.
+func customers(t *testing.T, url string, done <-chan struct{}, away ...int) (wait func() map[string]int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	c := &crowd{
 		t: t, url: url, fine: append([]int{http.StatusAccepted, http.StatusConflict}, away...),
-		seat: make(chan struct{}, customersMax), answers: map[int]int{},
+		seat: make(chan struct{}, customersMax), answers: map[string]int{},
 	}
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -55,7 +55,7 @@ func customers(t *testing.T, url string, done <-chan struct{}, away ...int) (wai
 			}
 		}
 	})
-	return func() map[int]int {
+	return func() map[string]int {
 		all.Wait()
 		return c.answers
 	}
@@ -101,7 +101,7 @@ func (c *crowd) cancel(ctx context.Context, id string) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.answers[status]++
+	c.answers[id] = status
 }
 
 // unwanted reports whether an order's customer changes his mind at an event.

@@ -157,7 +157,25 @@ func (c *campaign) replay(t *testing.T, n int) {
 		t.Fatalf("replay: exit code %d\n%s", code, s.replay)
 	}
 	rep := check(t, s.Books(), s.report)
-	t.Logf("balanced after %.1fs: %v, canceled %v; customers were answered %v", time.Since(started).Seconds(), rep.Terminal, rep.Canceled, answers)
+	answered := s.tooLate(answers)
+	t.Logf("balanced after %.1fs: %v, canceled %v; customers were answered %v", time.Since(started).Seconds(), rep.Terminal, rep.Canceled, answered)
+}
+
+// tooLate counts the customers' answers, and wants every order that could not be canceled any more to be completed.
+func (s *shop) tooLate(answers map[string]int) map[int]int {
+	s.t.Helper()
+	counts := map[int]int{}
+	for id, status := range answers {
+		counts[status]++
+		if status != http.StatusConflict {
+			continue
+		}
+		var order struct{ State string }
+		if s.Ask("/orders/"+id).Decode(s.t, &order); order.State != "COMPLETED" {
+			s.t.Errorf("order %s was too late to be canceled, and is %s", id, order.State)
+		}
+	}
+	return counts
 }
 
 // start starts the servers, and the shop on them.
