@@ -153,7 +153,7 @@ func has(t *testing.T, s *sqlstore.Store, out *sink) bool {
 func TestWALFailover(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, map[string]string{"synchronized_standby_slots": "standby"})
-	s := openStore(t, p.target, settlepgx.Config{Migrate: true, ConnectTimeout: time.Second})
+	s := openStore(t, p.target, settlepgx.Config{Migrate: true, ConnectTimeout: 4 * time.Second})
 	var m modes
 	out := newSink()
 	stop := carry(t, newWAL(t, s, p.target, &m, settlepgx.WALConfig{Slot: "failover", Failover: true}), out)
@@ -186,7 +186,7 @@ func TestWALFailoverLoses(t *testing.T) {
 		t.Run(fmt.Sprintf("failover=%t", failover), func(t *testing.T) {
 			t.Parallel()
 			p := newPair(t, nil)
-			s := openStore(t, p.target, settlepgx.Config{Migrate: true, ConnectTimeout: time.Second})
+			s := openStore(t, p.target, settlepgx.Config{Migrate: true, ConnectTimeout: 4 * time.Second})
 			var m modes
 			out := newSink()
 			src := newWAL(t, s, p.target, &m, settlepgx.WALConfig{Slot: "behind", Failover: failover})

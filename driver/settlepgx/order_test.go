@@ -236,21 +236,18 @@ func TestOrder(t *testing.T) {
 	stop := make(chan struct{})
 	wait := b.load(t, stop)
 
-	var before, during int
-	err := b.writeSQL(t.Context(), "long", true, 3*time.Second, func() {
-		before = out.count()
-		time.AfterFunc(2500*time.Millisecond, func() { during = out.count() })
+	var during int
+	err := b.writeSQL(t.Context(), "long", true, time.Second, func() {
+		before := out.count()
+		eventually(t, "events pass a long transaction", func() bool { during = out.count() - before; return during > 500 })
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if during-before < 200 {
-		t.Errorf("%d events in 2.5 s while a long transaction was open: others waited for it", during-before)
-	}
 	wake := make(chan struct{})
 	first.shut.Store(&wake)
 	stopped := out.count()
-	eventually(t, "the other relay takes over", func() bool { return out.count() > stopped+2000 })
+	eventually(t, "the other relay takes over", func() bool { return out.count() > stopped+500 })
 	first.shut.Store(nil)
 	close(wake)
 	time.Sleep(time.Second)
@@ -260,7 +257,7 @@ func TestOrder(t *testing.T) {
 	eventually(t, "everything is carried", func() bool { return out.count() >= total })
 	stopFirst()
 	stopOther()
-	t.Logf("%d events, 0 lost, 0 inverted; %d of them while a transaction was open for 3s", b.balance(t, out), during-before)
+	t.Logf("%d events, 0 lost, 0 inverted; %d of them while a transaction was open", b.balance(t, out), during)
 
 	// Whoever reads afterwards reads the same, also what other page sizes make of it.
 	var all []outbox.Record

@@ -215,7 +215,7 @@ func TestDebeziumSlotLost(t *testing.T) {
 				}
 			}
 
-			_, _ = conn.Exec(t.Context(), "SELECT pg_drop_replication_slot($1)", cfg.Slot) // If it is still there.
+			dropSlot(t, conn, cfg.Slot) // If it is still there.
 			if _, err := conn.Exec(t.Context(), "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", cfg.Slot); err != nil {
 				t.Fatal(err)
 			}
