@@ -203,7 +203,8 @@ func openError(where string, err error) error {
 		return fmt.Errorf("settlenats: open %s: %w: %w", where, ErrNoJetStream, err)
 	case errors.Is(err, nats.ErrNoServers):
 		return fmt.Errorf("settlenats: open %s: %w: no server answers", where, broker.ErrUnavailable)
-	case errors.Is(err, nats.ErrSecureConnWanted), errors.Is(err, nats.ErrSecureConnRequired):
+	case errors.Is(err, nats.ErrSecureConnWanted), errors.Is(err, nats.ErrSecureConnRequired),
+		errors.Is(err, nats.ErrTLS): // The last when the end of the connection has overtaken its reason.
 		return fmt.Errorf("settlenats: open %s: %w: %w", where, ErrTLS, err)
 	}
 	if refusal := secure.Refusal(err); refusal != nil {

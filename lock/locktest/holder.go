@@ -202,7 +202,7 @@ func holdStopsInTime(t *testing.T, h Harness) {
 	s := h.Open(t)
 	leases := stalled{s.Leases(), make(chan struct{})}
 	p := h.Peer(t, s)
-	cfg := lock.Config{Owner: "one", TTL: holding, Margin: holding / 2}
+	cfg := lock.Config{Owner: "one", TTL: 5 * holding, Margin: 5 * holding / 2} // Time to look before the lease ends.
 	err := lock.Hold(t.Context(), leases, "a", cfg, func(ctx context.Context, _ lock.Lease) error {
 		defer close(leases.resume)
 		<-ctx.Done()
