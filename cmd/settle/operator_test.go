@@ -336,9 +336,10 @@ func TestRelayDebezium(t *testing.T) {
 		"sinks": []any{map[string]any{"name": "main", "broker": carrier, "topicPrefix": prefix}},
 	})
 	d := startRelay(t, path)
-	within(t, 30*time.Second, "slot", func() bool {
+	within(t, 60*time.Second, "slot", func() bool { // It is active, and sees nothing yet, while it is made.
 		var n int
-		err := db.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_replication_slots WHERE database = current_database() AND active").Scan(&n)
+		err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_replication_slots
+			WHERE database = current_database() AND active AND confirmed_flush_lsn IS NOT NULL`).Scan(&n)
 		return err == nil && n == 1
 	})
 	for i := range 20 {
@@ -353,7 +354,10 @@ func TestRelayDebezium(t *testing.T) {
 	if code := d.end(syscall.SIGTERM); code != 0 {
 		t.Errorf("exit code %d after SIGTERM", code)
 	}
-	execute(t, db, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()")
+	within(t, 60*time.Second, "the server has noticed the end", func() bool {
+		_, err := db.ExecContext(t.Context(), "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()")
+		return err == nil
+	})
 }
 
 // TestRelayRefuses proves that what only a person can mend ends the relay with one line, and an outage does not.

@@ -211,7 +211,7 @@ func (r *rig) await(what string, done func() bool) {
 
 func (r *rig) slotActive() bool {
 	var n int
-	row := r.pool.QueryRow(r.tb.Context(), "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1 AND active", slot)
+	row := r.pool.QueryRow(r.tb.Context(), "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1 AND active AND confirmed_flush_lsn IS NOT NULL", slot)
 	if err := row.Scan(&n); err != nil {
 		r.tb.Fatal(err)
 	}
