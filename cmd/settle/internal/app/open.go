@@ -154,7 +154,7 @@ func (a *App) storeOf(service string) (settle.Store, error) {
 	if a.opts.Relay != "wal" || !slices.Contains(producers(), service) {
 		return s, nil // A slot is worth having where there are events.
 	}
-	wal, err := settlepgx.NewWAL(s, a.where.of(service), settlepgx.WALConfig{Logger: a.opts.Logger})
+	wal, err := settlepgx.NewWAL(s, a.where.of(service), settlepgx.WALConfig{Failover: true, Logger: a.opts.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", service, err)
 	}
