@@ -19,7 +19,7 @@ type Stats struct {
 	// Outbox is how far the outbox has been carried. Without a relay everything committed counts as
 	// carried, as followers read it where it lies.
 	Outbox relay.Stats
-	// Groups are the consumer groups, by name; empty until Run has begun.
+	// Groups are the consumer groups, by name; without partitions until Run has begun.
 	Groups []consumer.Stats
 	// Timers is how many timers wait.
 	Timers int64
@@ -49,8 +49,13 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 		stats.Outbox.Sent += stats.Outbox.Pending
 		stats.Outbox.Pending, stats.Outbox.Age = 0, 0
 	}
-	for _, name := range slices.Sorted(maps.Keys(consumers)) {
-		g, err := consumers[name].Stats(ctx)
+	for _, name := range slices.Sorted(maps.Keys(s.groups)) {
+		c := consumers[name]
+		if c == nil { // Run has not come to it yet.
+			stats.Groups = append(stats.Groups, consumer.Stats{Group: name})
+			continue
+		}
+		g, err := c.Stats(ctx)
 		if err != nil {
 			return fail("group "+name, err)
 		}

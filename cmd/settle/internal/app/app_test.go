@@ -147,6 +147,9 @@ func TestDrain(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	a.Start()
+	if a.Ready(t.Context()) == nil {
+		t.Error("ready before it reads anything")
+	}
 	go func() { done <- a.Run(ctx) }()
 	if err := a.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
