@@ -39,7 +39,7 @@ func (s *Server) planPostgres() error {
 		"port":                    strconv.Itoa(ports[0]),
 		"unix_socket_directories": "",
 		"wal_level":               "logical",
-		"max_connections":         "300",
+		"max_connections":         "1000", // A shop without a broker has up to 38 for each of its eight services.
 		"max_replication_slots":   "40",
 		"max_wal_senders":         "40",
 		"log_line_prefix":         "%m [%p] ",

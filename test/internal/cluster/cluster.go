@@ -24,7 +24,7 @@ import (
 )
 
 // Patience is how long a cluster may take for what it does at once when nothing is in its way.
-const Patience = time.Minute
+const Patience = 2 * time.Minute
 
 // Config says where a cluster runs.
 type Config struct {
@@ -240,6 +240,11 @@ func (c *Cluster) Status(name, path string) int {
 // WaitReady waits until an instance says that it is ready.
 func (c *Cluster) WaitReady(name string) {
 	c.t.Helper()
+	defer func() {
+		if c.t.Failed() {
+			c.t.Logf("%s\n%s", c.States(), c.Running[name])
+		}
+	}()
 	binary.Eventually(c.t, Patience, name+" is ready", func() bool {
 		if c.Running[name].Ended() {
 			c.t.Fatalf("%s has ended:\n%s", name, c.Running[name])
