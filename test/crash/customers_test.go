@@ -32,7 +32,7 @@ type crowd struct {
 }
 
 // customers come to a shop until done is closed. wait returns when they have left, and what they were answered for each
-// order: 202, 409 when they were too late, or one of away, as 503 is where a service of the shop may be killed alone. When
+// order: 202, 409 when they were too late, or one of away, as 502 and 503 are where a service of the shop may be killed alone. When
 // the shop says nothing more they come back.
 func customers(t *testing.T, url string, done <-chan struct{}, away ...int) (wait func() map[string]int) {
 	t.Helper()

@@ -131,7 +131,8 @@ func (c *campaign) replay(t *testing.T, n int) {
 	s.replay = s.Replay(s.report)
 	// Who is away, or whose database is.
 	over := make(chan struct{})
-	wait := customers(t, s.URL("gateway"), over, http.StatusServiceUnavailable)
+	wait := customers(t, s.URL("gateway"), over,
+		http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout) // The latter two: done or not.
 	defer c.keep(t, s) // No cleanup: by then the processes are gone.
 	started := time.Now()
 	for hit := 0; hit < n; {
