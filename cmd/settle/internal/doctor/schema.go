@@ -125,8 +125,9 @@ func (l *look) schemas(ctx context.Context) {
 		l.failed("migrations", err)
 		return
 	}
-	versions := map[string]int{}
+	versions, known := map[string]int{}, map[string]int{}
 	for _, m := range all {
+		known[m.Schema] = m.Known
 		switch m.State {
 		case "pending":
 			l.add(Fail, "settle migrate up --store URL", "schema %s lacks migration %s", m.Schema, m.File)
@@ -137,17 +138,12 @@ func (l *look) schemas(ctx context.Context) {
 		}
 	}
 	for _, s := range l.d.AllSchemas() {
-		known, at := 0, versions[s.Name]
-		for _, m := range all {
-			if m.Schema == s.Name {
-				known = m.Known
-			}
-		}
+		at, knows := versions[s.Name], known[s.Name]
 		switch {
-		case at > known && s.Newer:
-			l.add(Warn, "run the newer program when its deploy is done", "schema %s is at version %d, newer than this program's %d", s.Name, at, known)
-		case at > known:
-			l.add(Fail, "run the newer program", "schema %s is at version %d, newer than this program's %d", s.Name, at, known)
+		case at > knows && s.Newer:
+			l.add(Warn, "run the newer program when its deploy is done", "schema %s is at version %d, newer than this program's %d", s.Name, at, knows)
+		case at > knows:
+			l.add(Fail, "run the newer program", "schema %s is at version %d, newer than this program's %d", s.Name, at, knows)
 		case !Failed(l.all):
 			l.ok("schema %s is at version %d", s.Name, at)
 		}
