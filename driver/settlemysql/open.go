@@ -158,26 +158,26 @@ type session struct {
 	ear  *ear
 }
 
-// ear hears why a connection ended, which the driver tells its log only. Everything else is in its errors.
-type ear struct{ refusal atomic.Pointer[error] }
+// ear hears why a connection ended, which the driver tells its log only: its error of one that could not be written
+// to has neither a cause nor a type.
+type ear struct{ last atomic.Pointer[error] }
 
 // Print implements [mysql.Logger].
 func (e *ear) Print(v ...any) {
 	for _, one := range v {
 		if err, ok := one.(error); ok {
-			if refusal := secure.Refusal(err); refusal != nil {
-				e.refusal.Store(&refusal)
-			}
+			e.last.Store(&err)
 		}
 	}
 }
 
 // Connect implements [driver.Connector].
 func (s *session) Connect(ctx context.Context) (driver.Conn, error) {
+	s.ear.last.Store(nil)
 	conn, err := s.Connector.Connect(ctx)
 	if err != nil {
-		if refusal := s.ear.refusal.Swap(nil); refusal != nil {
-			err = fmt.Errorf("%w: %w", err, *refusal)
+		if heard := s.ear.last.Load(); heard != nil {
+			err = fmt.Errorf("%w: %w", err, *heard)
 		}
 		return nil, err
 	}
