@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -192,6 +193,10 @@ func TestTLS(t *testing.T) {
 	cert, key := srv.ClientFiles()
 	securetest.Run(t, securetest.Harness{
 		URL: srv.URL(), CA: srv.CAFile(), Cert: cert, Key: key, Unavailable: broker.ErrUnavailable,
+		Greet: func(conn net.Conn) error {
+			_, err := conn.Write([]byte(`INFO {"server_id":"X","version":"2.10.0","proto":1,"tls_required":true,"max_payload":1024}` + "\r\n"))
+			return err
+		},
 		Open: func(ctx context.Context, where string) (io.Closer, error) {
 			return Open(ctx, where, Config{Logger: quiet()})
 		},

@@ -3,6 +3,7 @@ package settlepgx_test
 import (
 	"context"
 	"io"
+	"net"
 	"testing"
 
 	"github.com/settledev/settle/driver/internal/secure/securetest"
@@ -21,6 +22,13 @@ func TestTLS(t *testing.T) {
 		URL: withDatabase(t, srv.URL(), "shop"), CA: srv.CAFile(), Cert: cert, Key: key,
 		Names: [3]string{"sslrootcert", "sslcert", "sslkey"}, Unavailable: sqlstore.ErrUnavailable,
 		Missing: settlepgx.ErrCredentials, Strange: settlepgx.ErrCredentials,
+		Greet: func(conn net.Conn) error {
+			if _, err := io.ReadFull(conn, make([]byte, 8)); err != nil { // SSLRequest
+				return err
+			}
+			_, err := conn.Write([]byte{'S'})
+			return err
+		},
 		Open: func(ctx context.Context, where string) (io.Closer, error) {
 			if err := settlepgx.EnsureDatabase(ctx, where); err != nil {
 				return nil, err

@@ -11,6 +11,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -40,6 +41,8 @@ type Harness struct {
 	Open func(ctx context.Context, url string) (io.Closer, error)
 	// Unavailable is the driver's word for what ends by itself.
 	Unavailable error
+	// Greet says and hears what the protocol has before TLS, on a server's side. Default nothing.
+	Greet func(net.Conn) error
 	// Missing and Strange are the refusals of who brings no certificate, and a stranger's. Default secure.ErrTLS.
 	Missing, Strange error
 }
@@ -82,6 +85,70 @@ func Run(t *testing.T, h Harness) {
 	} {
 		h.refused(t, name, h.with(t, test.base, test.ca, test.cert, test.key), test.is)
 	}
+	for _, reset := range []bool{false, true} {
+		h.breaks(t, reset)
+	}
+}
+
+// breaks wants a connection that ends as soon as it is one by TLS, so without a reason, to be one that is waited for, or
+// to be taken for a refusal: an error that is neither would end a service for a passing fault.
+func (h Harness) breaks(t *testing.T, reset bool) {
+	t.Helper()
+	cert, key := Pair(t, time.Hour)
+	u, err := url.Parse(h.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Host = h.breaker(t, cert, key, reset)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c, err := h.Open(ctx, h.with(t, u.String(), cert, h.Cert, h.Key))
+	if err == nil {
+		_ = c.Close()
+		t.Errorf("a connection that breaks, by a reset %t: opened", reset)
+		return
+	}
+	t.Logf("a connection that breaks, by a reset %t: %v", reset, err)
+	if !errors.Is(err, h.Unavailable) && !errors.Is(err, secure.ErrTLS) {
+		t.Errorf("a connection that breaks, by a reset %t: %v, want %q or %q", reset, err, h.Unavailable, secure.ErrTLS)
+	}
+}
+
+// breaker is a server by TLS that ends each connection once it is one, and returns its address.
+func (h Harness) breaker(t *testing.T, cert, key string, reset bool) string {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				if h.Greet != nil {
+					if err := h.Greet(conn); err != nil {
+						return
+					}
+				}
+				_ = tls.Server(conn, config).HandshakeContext(t.Context())
+				if tcp, ok := conn.(*net.TCPConn); ok && reset {
+					_ = tcp.SetLinger(0)
+				}
+			}()
+		}
+	}()
+	return l.Addr().String()
 }
 
 // refused wants an error at once that nobody waits out. In TLS 1.3 the end of a connection may overtake its reason:
