@@ -120,8 +120,13 @@ func (l *leasedLog) fenced(ctx context.Context, lease relay.Lease, fn func(ctx c
 	})
 }
 
+// moveTo is for a position that is not the shard's. A log refuses one that it has not given out: its owner has read it
+// from a server that was lost, and has to begin again with what this one knows.
 func (l *leasedLog) moveTo(ctx context.Context, tx *txn.Tx, shard int, to outbox.Position) error {
-	_, err := tx.Exec(ctx, l.q.move, int64(shard), to.Epoch, to.Tick, to.ID)
+	n, err := tx.Exec(ctx, l.q.move, int64(shard), to.Epoch, to.Tick, to.ID)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("the database has not come to %s, it has lost what it had: %w", to, relay.ErrFenced)
+	}
 	return err
 }
 

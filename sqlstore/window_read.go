@@ -42,7 +42,8 @@ type windowBounds struct {
 
 // Next implements [relay.Source]. The owner of the shard ends a window when there is something new;
 // anybody else reads those that have ended. ErrRetention says that events after a position that is not zero
-// have been purged, or that the position was given by a database that is not this one any more.
+// have been purged, or that the position was given by a database that is not this one any more; the latter is
+// ErrFenced for an owner.
 func (w *windowLog) Next(ctx context.Context, lease relay.Lease, after outbox.Position, limit int) ([]outbox.Record, error) {
 	if limit = min(limit, listMax); limit <= 0 {
 		return nil, nil
@@ -62,7 +63,7 @@ func (w *windowLog) nextRecords(ctx context.Context, lease relay.Lease, after ou
 	}
 	head, ok := w.headOf(lease, after)
 	if !ok {
-		records, bounds, err := w.ended(ctx, lease.Shard, after, limit)
+		records, bounds, err := w.ended(ctx, lease, after, limit)
 		if err != nil || len(records) > 0 || bounds.last < 0 {
 			return records, err
 		}
@@ -102,7 +103,8 @@ func (w *windowLog) setHead(shard int, h windowHead) {
 }
 
 // ended returns what follows in windows that have ended. With none it says how far they go.
-func (w *windowLog) ended(ctx context.Context, shard int, after outbox.Position, limit int) (records []outbox.Record, b windowBounds, err error) {
+func (w *windowLog) ended(ctx context.Context, lease relay.Lease, after outbox.Position, limit int) (records []outbox.Record, b windowBounds, err error) {
+	shard := lease.Shard
 	from := after
 	for {
 		records, large, err := w.page(ctx, shard, from, limit)
@@ -130,13 +132,23 @@ func (w *windowLog) ended(ctx context.Context, shard int, after outbox.Position,
 			return nil, b, err
 		}
 		if after.Tick > b.last {
-			return nil, b, fmt.Errorf("the last window is %d: the database has lost what it had, or is another one: %w", b.last, relay.ErrRetention)
+			return nil, b, unknownWindow(lease, b.last)
 		}
 		if from.Tick = max(from.Tick, b.floor.Tick) + ticksMax; from.Tick >= b.last {
 			return nil, b, nil
 		}
 		from.ID = 0
 	}
+}
+
+// unknownWindow is the answer to who has read a window behind the last one. An owner ends, and begins where the
+// database says; whoever only follows has lost its place.
+func unknownWindow(lease relay.Lease, last int64) error {
+	err := relay.ErrRetention
+	if lease.Fence > 0 {
+		err = relay.ErrFenced
+	}
+	return fmt.Errorf("the last window is %d: the database has lost what it had, or is another one: %w", last, err)
 }
 
 // page returns what follows a position in windows that are not large, up to the first large one: that one's

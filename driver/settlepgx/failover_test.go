@@ -214,3 +214,30 @@ func TestWALFailoverLoses(t *testing.T) {
 		})
 	}
 }
+
+// TestWindowFailoverLoses is TestWALFailoverLoses by windows: the standby lacks windows that were read, and their numbers
+// are given to others.
+func TestWindowFailoverLoses(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, nil)
+	s := openStore(t, p.target, settlepgx.Config{Migrate: true, ConnectTimeout: 4 * time.Second})
+	out := newSink()
+	stop := carryFor(t, s.Outbox(), out, time.Minute) // It is not the lease that saves us.
+	w := startWriters(t, s, 4)
+	eventually(t, "events are carried", func() bool { return out.count() > 100 })
+	p.standby.Kill()
+	n := out.count()
+	eventually(t, "events are carried that the standby has not got", func() bool { return out.count() > n+500 })
+	p.primary.Kill()
+	p.standby.Restart()
+	p.standby.Promote()
+	n = out.count()
+	eventually(t, "events of the new primary are carried", func() bool { return out.count() > n+100 })
+	w.stop()
+	eventually(t, "all events", func() bool { return has(t, s, out) })
+	stop()
+	if ghosts := carried(t, s, out); ghosts == 0 {
+		t.Error("nothing was lost: the test shows nothing")
+	}
+	t.Logf("%d commits answered, %d published, %d deliveries", w.n.Load(), out.count(), out.deliveries())
+}
