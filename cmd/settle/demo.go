@@ -55,6 +55,7 @@ type shopFlags struct {
 	Pooler      bool          `help:"The URL of the store leads to a pooler in transaction mode, such as PgBouncer."`
 	Broker      string        `help:"nats (embedded JetStream), store (no broker: outboxes are followed), or the URL of a server: nats://, kafka://, redis:// or amqp://." default:"nats"`
 	Relay       string        `help:"How outboxes are read: window, or wal, the log of postgres." enum:"window,wal" default:"window"`
+	Filter      string        `help:"A redis that remembers which events are handled, so that one that comes again costs no database anything: redis:// or rediss://. It may be lost at any time. Default: none." placeholder:"URL"`
 	TopicPrefix string        `help:"Begins the names of topics on a broker that others use too. Default: the driver's." placeholder:"NAME"`
 	Partitions  int           `help:"Partitions of topics that are new. Default: the driver's." placeholder:"N"`
 	Replicas    int           `help:"Replicas of topics that are new. Default: the driver's." placeholder:"N"`
@@ -77,7 +78,7 @@ func (f *shopFlags) options(t *terminal) (app.Options, error) {
 		return app.Options{}, err
 	}
 	return app.Options{
-		Dir: f.Dir, Addr: f.Addr, Store: f.Store, ConnsMax: f.Conns, Pooler: f.Pooler, Broker: f.Broker, Relay: f.Relay,
+		Dir: f.Dir, Addr: f.Addr, Store: f.Store, ConnsMax: f.Conns, Pooler: f.Pooler, Broker: f.Broker, Relay: f.Relay, Filter: f.Filter,
 		TopicPrefix: f.TopicPrefix, Partitions: f.Partitions, Replicas: f.Replicas,
 		Gateway: gateway, Platform: platform,
 		PaymentDelayed: f.Delayed, PaymentExpired: f.Expired, ShipDelay: f.ShipDelay,

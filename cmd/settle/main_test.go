@@ -45,6 +45,7 @@ func TestExitCodes(t *testing.T) {
 		{"replay what", []string{"dlq", "replay", "--token-file", token}, 2, "--topic"},
 		{"nobody there", []string{"dlq", "list", "--token-file", token, "--url", "http://127.0.0.1:1"}, 1, "refused"},
 		{"broker", []string{"demo", "--dir", t.TempDir(), "--addr", "127.0.0.1:0", "--broker", "nonsense"}, 2, "nonsense"},
+		{"filter", []string{"demo", "--dir", t.TempDir(), "--addr", "127.0.0.1:0", "--filter", "nonsense"}, 2, "--filter"},
 		{"version", []string{"version"}, 0, ""},
 		{"config", []string{"config", "demo"}, 0, ""},
 		{"help", []string{"--help"}, 0, ""},

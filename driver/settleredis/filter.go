@@ -8,6 +8,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/settledev/settle/broker"
 	"github.com/settledev/settle/consumer"
 	"github.com/settledev/settle/event"
 )
@@ -27,8 +28,37 @@ type FilterConfig struct {
 // never the truth: whatever is lost, flushed or evicted here is for the inbox to know. One event costs the
 // server some 150 bytes for the TTL.
 type Filter struct {
-	db  redis.UniversalClient
-	cfg FilterConfig
+	db    redis.UniversalClient
+	cfg   FilterConfig
+	close func() error
+}
+
+// OpenFilter returns a filter with a client of its own, of the same URLs as [Open]. It is an error when the server
+// refuses us, and none when it is away. Close it in the end.
+func OpenFilter(ctx context.Context, url string, cfg FilterConfig) (*Filter, error) {
+	db, err := newClient(url, func(*redis.Options) {})
+	if err != nil {
+		return nil, err
+	}
+	f, err := NewFilter(db, cfg)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if err := db.Ping(ctx).Err(); err != nil {
+		if err = openError(redact(url), err); !errors.Is(err, broker.ErrUnavailable) {
+			return nil, errors.Join(err, db.Close())
+		}
+	}
+	f.close = db.Close
+	return f, nil
+}
+
+// Close ends the client of a filter that has its own.
+func (f *Filter) Close() error {
+	if f.close == nil {
+		return nil
+	}
+	return f.close()
 }
 
 // NewFilter returns a filter over a client, which stays the caller's. Give the client short timeouts.

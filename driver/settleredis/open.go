@@ -95,6 +95,19 @@ func Connect(ctx context.Context, url string) (*redis.Client, error) {
 }
 
 func connect(ctx context.Context, url string, edit func(*redis.Options)) (*redis.Client, error) {
+	db, err := newClient(url, edit)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Ping(ctx).Err(); err != nil {
+		_ = db.Close()
+		return nil, openError(redact(url), err)
+	}
+	return db, nil
+}
+
+// newClient connects when it is used.
+func newClient(url string, edit func(*redis.Options)) (*redis.Client, error) {
 	u, files, err := readURL(url)
 	if err != nil {
 		return nil, err
@@ -113,12 +126,7 @@ func connect(ctx context.Context, url string, edit func(*redis.Options)) (*redis
 	o.ContextTimeoutEnabled = true
 	o.DialerRetries = 1
 	edit(o)
-	db := redis.NewClient(o)
-	if err := db.Ping(ctx).Err(); err != nil {
-		_ = db.Close()
-		return nil, openError(redact(url), err)
-	}
-	return db, nil
+	return redis.NewClient(o), nil
 }
 
 // readURL refuses what the client would take for something else, and takes the files from the URL's query, which is

@@ -27,6 +27,7 @@ import (
 	"github.com/settledev/settle"
 	"github.com/settledev/settle/broker"
 	"github.com/settledev/settle/driver/settleprom"
+	"github.com/settledev/settle/driver/settleredis"
 	"github.com/settledev/settle/driver/settlesqlite"
 	"github.com/settledev/settle/event"
 	"github.com/settledev/settle/shop/gateway"
@@ -48,6 +49,7 @@ type App struct {
 	// followers are all that follow outboxes.
 	brokers   map[string]broker.Broker
 	followers []*storebroker.Broker
+	filter    *settleredis.Filter // nil when there is none
 	metrics   *settleprom.Metrics
 	registry  *prometheus.Registry
 	token     string
@@ -109,6 +111,11 @@ func Open(ctx context.Context, opts Options) (_ *App, err error) {
 	}
 	if err := a.openBroker(ctx); err != nil {
 		return nil, err
+	}
+	if opts.Filter != "" {
+		if a.filter, err = settleredis.OpenFilter(ctx, opts.Filter, settleredis.FilterConfig{Prefix: opts.TopicPrefix}); err != nil {
+			return nil, err
+		}
 	}
 	if err := a.openOutside(ctx); err != nil {
 		return nil, err
@@ -211,6 +218,9 @@ func (a *App) config(name string) settle.Config {
 		count.duplicates.Add(1)
 		duplicate(e)
 	}
+	if a.filter != nil {
+		cfg.Consumer.Filter = a.filter
+	}
 	if a.opts.Failpoint != nil {
 		point := func(name string) { a.opts.Failpoint(name, a.handled()) }
 		cfg.Relay.Failpoint, cfg.Consumer.Failpoint, cfg.Timer.Failpoint, cfg.Call.Failpoint = point, point, point, point
@@ -311,6 +321,9 @@ func (a *App) Close() error {
 		}
 		for _, b := range a.brokers {
 			errs = append(errs, b.Close())
+		}
+		if a.filter != nil {
+			errs = append(errs, a.filter.Close())
 		}
 		if a.outside != nil {
 			errs = append(errs, a.outside.Close())

@@ -52,6 +52,9 @@ type Options struct {
 	// Relay is how outboxes are read: "window" (by polling and doorbells) or "wal" (from the log of
 	// Postgres). Default window.
 	Relay string
+	// Filter is the URL of a redis that remembers which events are handled, so that one that comes again costs no
+	// database anything. Default: none; the inboxes are enough.
+	Filter string
 	// Services are those of this process. Default: all.
 	Services []string
 	// Peers are the addresses of services in other processes, one for each instance.
@@ -139,6 +142,8 @@ func (o Options) checked() (Options, storeURL, error) {
 		return o, where, usage("--relay wal has nobody to carry events to: --broker store runs no relay")
 	case o.Pooler && where.dialect != "postgres":
 		return o, where, usage("--pooler is for postgres, and the store is %s", where.dialect)
+	case o.Filter != "" && !strings.HasPrefix(o.Filter, "redis://") && !strings.HasPrefix(o.Filter, "rediss://"):
+		return o, where, usage("--filter %.20q is neither redis:// nor rediss://", o.Filter)
 	case o.ConnsMax < 2:
 		return o, where, usage("--conns %d is below 2", o.ConnsMax)
 	case o.Partitions < 0 || o.Replicas < 0:
