@@ -256,6 +256,7 @@ func TestRelay(t *testing.T) {
 		{"window to NATS", server.Postgres, server.NATS, "window"},
 		{"log to Kafka", server.Postgres, server.Kafka, "wal"},
 		{"MySQL to NATS", server.MariaDB, server.NATS, "window"},
+		{"pooler to NATS", server.PgBouncer, server.NATS, "window"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -263,9 +264,12 @@ func TestRelay(t *testing.T) {
 			carrier, prefix, addr := server.Shared(t, tt.broker), "t"+strings.ToLower(rand.Text()[:8]), freeAddr(t)
 			path := file(t, map[string]any{
 				"listen":  addr,
-				"sources": []any{map[string]any{"name": "shop", "store": target, "mode": tt.mode, "sink": "main"}},
+				"sources": []any{map[string]any{"name": "shop", "store": target, "pooler": tt.store == server.PgBouncer, "mode": tt.mode, "sink": "main"}},
 				"sinks":   []any{map[string]any{"name": "main", "broker": carrier, "topicPrefix": prefix}},
 			})
+			if code, out := settle("relay", "check", "--file", path); code != 0 {
+				t.Errorf("relay check: exit code %d\n%s", code, out)
+			}
 			const events = 600
 			d := startRelay(t, path)
 			for i := range events {

@@ -43,7 +43,7 @@ type DatabaseConfig struct {
 	Pooler bool
 	// Migrate applies missing migrations first.
 	Migrate bool
-	// Quiet neither rings nor listens: for a look.
+	// Quiet neither rings nor listens: for a look, also through a pooler.
 	Quiet bool
 	// Store configures the store.
 	Store sqlstore.Config
@@ -102,7 +102,7 @@ func (d Database) Open(ctx context.Context, cfg DatabaseConfig) (*sqlstore.Store
 		return settlesqlite.Open(ctx, d.Target, settlesqlite.Config{Migrate: cfg.Migrate, Store: cfg.Store})
 	case "postgres":
 		return settlepgx.Open(ctx, d.Target, settlepgx.Config{
-			Migrate: cfg.Migrate, Store: cfg.Store, ConnsMax: cfg.ConnsMax, Pooler: cfg.Pooler, NoDoorbell: cfg.Quiet,
+			Migrate: cfg.Migrate, Store: cfg.Store, ConnsMax: cfg.ConnsMax, Pooler: cfg.Pooler || cfg.Quiet, NoDoorbell: cfg.Quiet,
 		})
 	case "mysql":
 		return settlemysql.Open(ctx, d.Target, settlemysql.Config{Migrate: cfg.Migrate, Store: cfg.Store, ConnsMax: cfg.ConnsMax})

@@ -37,6 +37,8 @@ type Source struct {
 	Name string `json:"name"`
 	// Store is the URL of its database.
 	Store string `json:"store"`
+	// Pooler says that the URL leads to a pooler in transaction mode, such as PgBouncer. Default false.
+	Pooler bool `json:"pooler,omitempty"`
 	// Shard is the part of the outbox, from 0. Default 0.
 	Shard int `json:"shard,omitempty"`
 	// Mode is window or wal. Default window.
@@ -281,6 +283,10 @@ func (s *Source) check() (problems []error) {
 		add("mode %q is neither window nor wal", s.Mode)
 	case wal && dialect != "postgres" && dialect != "":
 		add("mode wal reads the log of postgres, and the store is %s", dialect)
+	case s.Pooler && wal:
+		add("mode wal needs a connection to the server itself, not to a pooler")
+	case s.Pooler && dialect != "postgres" && dialect != "":
+		add("pooler is for postgres, and the store is %s", dialect)
 	case !wal && s.Slot+s.Publication != "":
 		add("slot and publication are of mode wal")
 	}

@@ -58,6 +58,7 @@ func TestProblems(t *testing.T) {
 		{"layout", `"sink": "main"`, `"layout": "debezium", "sink": "main"`, "use mode wal"},
 		{"table", `"sink": "main"`, `"layout": "debezium", "mode": "wal", "sink": "main"`, "needs a table"},
 		{"slot", `"sink": "main"`, `"mode": "wal", "slot": "A B", "sink": "main"`, "a-z, 0-9 and _"},
+		{"pooler", `"sink": "main"`, `"mode": "wal", "pooler": true, "sink": "main"`, "not to a pooler"},
 		{"shard", `"sink": "main"`, `"shard": 2000, "sink": "main"`, "0 to 1023"},
 		{"listen", `{"sources"`, `{"listen": "9464", "sources"`, "host:port"},
 		{"more", `"kafka://h:9092"}]}`, `"kafka://h:9092"}]} {}`, "more behind"},

@@ -167,7 +167,9 @@ func (s *source) open(ctx context.Context) (store *sqlstore.Store, err error) {
 		return nil, err
 	}
 	err = persist(ctx, s.log, "database", func(ctx context.Context) (err error) {
-		store, err = d.Open(ctx, app.DatabaseConfig{ConnsMax: connsMax, Store: sqlstore.Config{Logger: s.log, Shards: s.shards}})
+		store, err = d.Open(ctx, app.DatabaseConfig{
+			ConnsMax: connsMax, Pooler: s.cfg.Pooler, Store: sqlstore.Config{Logger: s.log, Shards: s.shards},
+		})
 		return err
 	})
 	return store, err
