@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -85,17 +84,6 @@ func execute(t *testing.T, db *sql.DB, query string, args ...any) {
 	if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
-}
-
-// freeAddr is an address that nobody listens on.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // file writes a relay's configuration.
@@ -261,7 +249,7 @@ func TestRelay(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			target, db := migrated(t, server.Shared(t, tt.store))
-			carrier, prefix, addr := server.Shared(t, tt.broker), "t"+strings.ToLower(rand.Text()[:8]), freeAddr(t)
+			carrier, prefix, addr := server.Shared(t, tt.broker), "t"+strings.ToLower(rand.Text()[:8]), server.FreeAddress(t)
 			path := file(t, map[string]any{
 				"listen":  addr,
 				"sources": []any{map[string]any{"name": "shop", "store": target, "pooler": tt.store == server.PgBouncer, "mode": tt.mode, "sink": "main"}},
@@ -301,7 +289,7 @@ func TestRelayStandby(t *testing.T) {
 	var daemons [2]*daemon
 	var addrs [2]string
 	for i, state := range []string{"carries", "standby"} {
-		addrs[i] = freeAddr(t)
+		addrs[i] = server.FreeAddress(t)
 		daemons[i] = startRelay(t, file(t, map[string]any{
 			"listen":  addrs[i],
 			"sources": []any{map[string]any{"name": "shop", "store": target, "sink": "main"}},
@@ -331,7 +319,7 @@ func TestRelayDebezium(t *testing.T) {
 	target, db := migrated(t, server.Shared(t, server.Postgres))
 	execute(t, db, `CREATE TABLE outboxevent (id uuid PRIMARY KEY, aggregatetype text NOT NULL, aggregateid text NOT NULL,
 		type text NOT NULL, payload jsonb NOT NULL)`)
-	carrier, prefix, addr := server.Shared(t, server.NATS), "t"+strings.ToLower(rand.Text()[:8]), freeAddr(t)
+	carrier, prefix, addr := server.Shared(t, server.NATS), "t"+strings.ToLower(rand.Text()[:8]), server.FreeAddress(t)
 	path := file(t, map[string]any{
 		"listen": addr,
 		"sources": []any{map[string]any{
@@ -370,13 +358,13 @@ func TestRelayRefuses(t *testing.T) {
 	target, _ := newDatabase(t, server.Shared(t, server.Postgres))
 	sinks := []any{map[string]any{"name": "main", "broker": "nats://127.0.0.1:1"}}
 	path := file(t, map[string]any{
-		"listen": freeAddr(t), "sources": []any{map[string]any{"name": "shop", "store": target, "sink": "main"}}, "sinks": sinks,
+		"listen": server.FreeAddress(t), "sources": []any{map[string]any{"name": "shop", "store": target, "sink": "main"}}, "sinks": sinks,
 	})
 	code, out := settle("relay", "run", "--file", path)
 	if code != 1 || !strings.Contains(out, "settle migrate up") {
 		t.Errorf("unmigrated: %d, %s", code, out)
 	}
-	addr := freeAddr(t)
+	addr := server.FreeAddress(t)
 	path = file(t, map[string]any{
 		"listen":  addr,
 		"sources": []any{map[string]any{"name": "shop", "store": "postgres://u:geheim@127.0.0.1:1/db", "sink": "main"}}, "sinks": sinks,
@@ -549,7 +537,7 @@ func TestRebase(t *testing.T) {
 	execute(t, db, insertEvent+"('A', 'orders', 'order', '1', 'sql', '1')")
 	execute(t, db, "INSERT INTO settle_relay (shard, cluster) VALUES (0, '1')")
 	path := file(t, map[string]any{
-		"listen":  freeAddr(t),
+		"listen":  server.FreeAddress(t),
 		"sources": []any{map[string]any{"name": "shop", "store": target, "sink": "main"}},
 		"sinks":   []any{map[string]any{"name": "main", "broker": server.Shared(t, server.NATS), "topicPrefix": "t" + strings.ToLower(rand.Text()[:8])}},
 	})

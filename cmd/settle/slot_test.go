@@ -18,7 +18,7 @@ func TestRelayDebeziumSlotLost(t *testing.T) {
 		type text NOT NULL, payload jsonb NOT NULL)`)
 	slot, carrier, prefix := "lost"+strings.ToLower(rand.Text()[:8]), server.Shared(t, server.NATS), "t"+strings.ToLower(rand.Text()[:8])
 	path := file(t, map[string]any{
-		"listen": freeAddr(t),
+		"listen": server.FreeAddress(t),
 		"sources": []any{map[string]any{
 			"name": "shop", "store": target, "mode": "wal", "layout": "debezium", "table": "outboxevent", "slot": slot, "sink": "main",
 		}},

@@ -229,3 +229,15 @@ func (s *Server) must(what string, err error) {
 		s.tb.Fatalf("server: %s: %s: %v", s.server.Kind(), what, err)
 	}
 }
+
+// FreeAddress returns an address that nobody listens at, and that until the test ends nobody gets who wants any free one,
+// neither to listen nor for a connection. A process that names it does, as often as it is started.
+func FreeAddress(tb testing.TB) string {
+	tb.Helper()
+	free, release, err := launch.FreeAddress()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(release)
+	return free
+}

@@ -25,7 +25,7 @@ type started struct {
 // begin starts a shop in one process and waits for nothing but its first answer.
 func begin(t *testing.T, flags ...string) *started {
 	t.Helper()
-	addr, dir := cluster.FreeAddress(t), newDir(t)
+	addr, dir := server.FreeAddress(t), newDir(t)
 	args := append([]string{"serve", "--dir", dir, "--addr", addr}, flags...)
 	s := &started{cluster.Launch(t, os.Getenv(binary.Variable), args...), t, "http://" + addr, dir}
 	binary.Eventually(t, patience, "the process lives", func() bool {
@@ -109,7 +109,7 @@ func TestStartWaits(t *testing.T) {
 func TestStartInterrupted(t *testing.T) {
 	binary.NeedsProcesses(t)
 	t.Parallel()
-	nobody := cluster.FreeAddress(t)
+	nobody := server.FreeAddress(t)
 	for _, flags := range [][]string{
 		{"--store", "postgres://shop@" + nobody + "/shop", "--broker", "kafka://" + nobody},
 		{"--broker", "kafka://" + nobody},
@@ -138,7 +138,7 @@ func TestStartRefused(t *testing.T) {
 		u.User = user
 		return u.String()
 	}
-	nobody := "kafka://" + cluster.FreeAddress(t)
+	nobody := "kafka://" + server.FreeAddress(t)
 	made := cluster.Databases(t, postgres)
 	for _, service := range cluster.Services() {
 		if out := binary.Run(t, "migrate", "up", "--create", "--store", cluster.DatabaseOf(t, made, service)); out.Code != 0 {

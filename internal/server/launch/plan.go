@@ -111,6 +111,16 @@ func addresses(ports []int) string {
 	return strings.Join(hosts, ",")
 }
 
+// FreeAddress returns an address that nobody listens at, and that nobody gets who wants any free one until release is
+// called: see port.
+func FreeAddress() (free string, release func(), err error) {
+	p, err := hold(0)
+	if err != nil {
+		return "", nil, err
+	}
+	return address(p.number), p.release, nil
+}
+
 func address(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 // program looks for a server on PATH and in the folders that PATH may lack.

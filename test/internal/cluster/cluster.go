@@ -12,12 +12,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/settledev/settle/driver/settlemysql"
 	"github.com/settledev/settle/driver/settlepgx"
+	"github.com/settledev/settle/internal/server"
 	"github.com/settledev/settle/shop/gateway"
 	"github.com/settledev/settle/sqlstore"
 	"github.com/settledev/settle/test/internal/binary"
@@ -80,7 +80,7 @@ func New(t *testing.T, dir string, cfg Config) *Cluster {
 		instances = append(instances, name+"#2")
 	}
 	for _, name := range append(slices.Clone(instances), "pgsim", "platformsim") {
-		c.addresses[name] = FreeAddress(t)
+		c.addresses[name] = server.FreeAddress(t)
 	}
 	c.Start(Outside)
 	for _, name := range instances {
@@ -341,36 +341,4 @@ func DatabaseOf(t *testing.T, store, service string) string {
 	}
 	u.Path += "_" + service
 	return u.String()
-}
-
-// FreeAddress returns an address that nobody listens at. Until the test ends a socket holds it that is bound and never
-// listens: who wants any free port does not get this one, neither to listen nor for a connection, while a process of the
-// cluster, which names it, does, as often as it is started.
-func FreeAddress(t *testing.T) string {
-	t.Helper()
-	syscall.ForkLock.RLock() // No process that is started meanwhile is to have the socket too.
-	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	if err == nil {
-		syscall.CloseOnExec(socket)
-	}
-	syscall.ForkLock.RUnlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Close(socket) })
-	if err := syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Bind(socket, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	address, err := syscall.Getsockname(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inet, ok := address.(*syscall.SockaddrInet4)
-	if !ok {
-		t.Fatalf("socket address is a %T", address)
-	}
-	return fmt.Sprintf("127.0.0.1:%d", inet.Port)
 }
