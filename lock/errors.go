@@ -16,7 +16,7 @@ var (
 	// ErrLost says that the lease ran out or was released, and that nobody is known to have taken it since:
 	// stop, and acquire it anew.
 	ErrLost = errors.New("lease is over")
-	// ErrLimit says that a name, an owner or a time to live is out of bounds: a mistake of the caller.
+	// ErrLimit says that a name, an owner, a time to live or a limit is out of bounds: a mistake of the caller.
 	ErrLimit = errors.New("out of bounds")
 )
 

@@ -95,6 +95,7 @@ type holder struct {
 	cfg    Config
 	log    *slog.Logger
 	lease  Lease
+	until  time.Time // when the lease counts as lost, by the local clock; renew's while it runs
 }
 
 // acquire returns when the attempt that succeeded began, which is before the store wrote the lease.
@@ -115,21 +116,31 @@ func (h *holder) acquire(ctx context.Context, name string) (began time.Time, err
 func (h *holder) hold(ctx context.Context, began time.Time, fn func(context.Context, Lease) error) error {
 	held, end := context.WithCancelCause(ctx)
 	lost := fmt.Errorf("not renewed within %s: %w", h.usable(), ErrLost)
+	h.until = began.Add(h.usable())
 	// The deadline is a timer of its own: a renewal that hangs must not delay it.
-	deadline := time.AfterFunc(time.Until(began.Add(h.usable())), func() { end(lost) })
+	deadline := time.AfterFunc(time.Until(h.until), func() { end(lost) })
 	var renewing sync.WaitGroup
 	renewing.Go(func() { h.renew(held, end, deadline) })
-	defer func() { // Deferred, so that a panic of fn does not leave the lease to run out.
+	stop := func() {
 		end(context.Canceled)
 		renewing.Wait()
 		deadline.Stop()
+	}
+	defer func() { // Deferred, so that a panic of fn does not leave the lease to run out.
+		stop()
 		h.release(ctx)
 	}()
 	if time.Since(began) >= h.usable() {
 		return fmt.Errorf("lock: hold %s: acquired in %s: %w", h.lease.Name, time.Since(began), lost)
 	}
 	err := fn(held, h.lease)
-	if cause := context.Cause(held); errors.Is(cause, ErrLost) || errors.Is(cause, ErrFenced) {
+	ended := time.Now()
+	stop()
+	cause := context.Cause(held)
+	if !errors.Is(cause, ErrFenced) && !ended.Before(h.until) {
+		cause = lost // Of a process that was paused, fn may end before the timer has its turn.
+	}
+	if errors.Is(cause, ErrLost) || errors.Is(cause, ErrFenced) {
 		return fmt.Errorf("lock: hold %s at fence %d: %w", h.lease.Name, h.lease.Fence, errors.Join(cause, err))
 	}
 	return err
@@ -150,7 +161,8 @@ func (h *holder) renew(held context.Context, end context.CancelCauseFunc, deadli
 		case err == nil && l.Fence != h.lease.Fence:
 			end(fmt.Errorf("fence rose from %d to %d: %w", h.lease.Fence, l.Fence, ErrFenced))
 		case err == nil:
-			deadline.Reset(time.Until(began.Add(h.usable())))
+			h.until = began.Add(h.usable())
+			deadline.Reset(time.Until(h.until))
 			failures, due = 0, h.cfg.TTL/3
 		case errors.Is(err, ErrFenced) || errors.Is(err, ErrLost):
 			end(err)

@@ -181,6 +181,28 @@ func TestHoldStopsWhenItCannotRenew(t *testing.T) {
 	}
 }
 
+// TestHoldTellsOfALossThatNobodySaw ends the function when the lease is over and before anyone has told it so: as after
+// a pause of the process, or when it did not heed its context.
+func TestHoldTellsOfALossThatNobodySaw(t *testing.T) {
+	for name, after := range map[string]time.Duration{"at that instant": ttl - ttl/5, "later": 2 * ttl} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, f *faulty) {
+				f.renew = func(context.Context) error { return errors.New("database is away") }
+				ctx, cancel := context.WithCancel(t.Context())
+				err := lock.Hold(ctx, f, "a", quiet(), func(context.Context, lock.Lease) error {
+					cancel()
+					time.Sleep(after)
+					return nil
+				})
+				if !errors.Is(err, lock.ErrLost) {
+					t.Errorf("got %v, want ErrLost also when the function returned nil", err)
+				}
+				wantFree(t, f)
+			})
+		})
+	}
+}
+
 func TestHoldStopsWhenItIsFenced(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *faulty) {
 		f.renew = func(context.Context) error { return lock.ErrFenced }

@@ -21,6 +21,8 @@ const (
 	TTLShortest = 100 * time.Millisecond
 	// TTLLongest is the longest lease: nobody gets in before it is over when its holder dies.
 	TTLLongest = 24 * time.Hour
+	// ListMax bounds the leases of one List.
+	ListMax = 1000
 )
 
 // Lease is one holder's right to a name, for a time.
@@ -50,6 +52,21 @@ type Leases interface {
 	// Check returns nil when the lease's fence is the newest one, and makes sure that it stays so until the
 	// transaction is over. ErrFenced or ErrLost: return it, so that the transaction is rolled back.
 	Check(ctx context.Context, tx *txn.Tx, l Lease) error
+}
+
+// Listed is a lease as a list shows it.
+type Listed struct {
+	// Lease is what was written last. One that was released has no owner.
+	Lease
+	// Held says that it runs, by the store's clock. One that has an owner and does not has run out.
+	Held bool
+}
+
+// Lister is [Leases] that can show what they keep, for operators: who holds what, and how far fences are.
+type Lister interface {
+	// List returns a lease for every name that ever was held, also when it is over: those whose names
+	// follow after, in the order of their bytes, at most limit. It waits for no transaction.
+	List(ctx context.Context, after string, limit int) ([]Listed, error)
 }
 
 // Serializer is for safety within one database, without a time to live.
@@ -122,6 +139,17 @@ func CheckTTL(ttl time.Duration) error {
 		return fmt.Errorf("time to live %s, %s to %s allowed: %w", ttl, TTLShortest, TTLLongest, ErrLimit)
 	}
 	return nil
+}
+
+// CheckList refuses what List must refuse, with an error that wraps ErrLimit: for implementations.
+func CheckList(after string, limit int) error {
+	if limit < 1 || limit > ListMax {
+		return fmt.Errorf("limit %d, 1 to %d allowed: %w", limit, ListMax, ErrLimit)
+	}
+	if after == "" {
+		return nil
+	}
+	return checkName(after)
 }
 
 func checkName(name string) error { return checkText("name", name, NameBytesMax) }

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -16,12 +17,19 @@ import (
 var (
 	_ lock.Provider   = (*Store)(nil)
 	_ lock.Leases     = leases{}
+	_ lock.Lister     = leases{}
 	_ lock.Serializer = serializer{}
 	_ lock.Hints      = (*Hints)(nil)
 )
 
 // leases keeps a row for each name that ever was held; one without an owner was released.
 type leases struct{ s *Store }
+
+// byName orders leases for List.
+func byName(a, b lock.Lease) int { return cmp.Compare(a.Name, b.Name) }
+
+// runs reports whether a row keeps others out.
+func runs(row lock.Lease, now time.Time) bool { return row.Owner != "" && now.Before(row.Expires) }
 
 // Leases returns the leases, of which one holder at a time has each name.
 func (s *Store) Leases() lock.Leases { return leases{s} }
@@ -34,7 +42,7 @@ func (l leases) Acquire(ctx context.Context, name, owner string, ttl time.Durati
 	err = l.s.write(ctx, func() error {
 		last, _ := l.s.leases.see(name)
 		t := now()
-		if last.Owner != "" && t.Before(last.Expires) {
+		if runs(last, t) {
 			return fmt.Errorf("memory: acquire %s: %w", name, &lock.HeldError{Name: name, Owner: last.Owner, Until: last.Expires})
 		}
 		taken = lock.Lease{Name: name, Owner: owner, Fence: last.Fence + 1, Expires: t.Add(ttl)}
@@ -84,6 +92,22 @@ func (l leases) Check(_ context.Context, tx *txn.Tx, held lock.Lease) error {
 	}
 	_, err := l.newest(held)
 	return err
+}
+
+func (l leases) List(ctx context.Context, after string, limit int) ([]lock.Listed, error) {
+	if err := lock.CheckList(after, limit); err != nil {
+		return nil, fmt.Errorf("memory: list leases: %w", err)
+	}
+	var out []lock.Listed
+	err := l.s.read(ctx, func() {
+		t := now()
+		for name, row := range l.s.leases.all() {
+			if name > after && len(out) < limit {
+				out = append(out, lock.Listed{Lease: row, Held: runs(row, t)})
+			}
+		}
+	})
+	return out, err
 }
 
 // newest returns the row of a lease that no other has followed and that was not released.

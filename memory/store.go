@@ -88,7 +88,7 @@ func New() *Store {
 		timers:    newTable[string](byTime),
 		calls:     newTable[callKey](byDue),
 		answers:   newTable[answerKey](bySaved),
-		leases:    newTable[string, lock.Lease](nil),
+		leases:    newTable[string](byName),
 	}
 	s.outbox.parked = map[int64]*parked{}
 	s.feed.init()

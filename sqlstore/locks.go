@@ -14,7 +14,7 @@ import (
 // database's clock decides.
 type leaseStore struct {
 	s *Store
-	q struct{ clock, add, read, check, write, serialize string }
+	q struct{ clock, add, read, check, write, list, serialize string }
 	// slots is how many rows stand for all names that are serialised; 0 when the dialect takes the name itself.
 	slots uint32
 }
@@ -24,6 +24,7 @@ const serializeSlots = 4096
 
 var (
 	_ lock.Leases     = (*leaseStore)(nil)
+	_ lock.Lister     = (*leaseStore)(nil)
 	_ lock.Serializer = (*leaseStore)(nil)
 	_ lock.Provider   = (*Store)(nil)
 )
@@ -32,7 +33,7 @@ func (s *Store) initLeases(q *statements) {
 	l := &s.leases
 	l.s = s
 	l.q.clock, l.q.add, l.q.read = q.text("lock.clock"), q.text("lock.add"), q.text("lock.read")
-	l.q.check, l.q.write = q.text("lock.check"), q.text("lock.write")
+	l.q.check, l.q.write, l.q.list = q.text("lock.check"), q.text("lock.write"), q.text("lock.list")
 	if q.dialect != sqliteName {
 		l.q.serialize = q.text("lock.serialize")
 	}
@@ -78,7 +79,7 @@ func (l *leaseStore) Acquire(ctx context.Context, name, owner string, ttl time.D
 		if err != nil {
 			return err
 		}
-		if last.Owner != "" && now.Before(last.Expires) {
+		if runs(last, now) {
 			return &lock.HeldError{Name: name, Owner: last.Owner, Until: last.Expires}
 		}
 		taken = lock.Lease{Name: name, Owner: owner, Fence: last.Fence + 1, Expires: now.Add(ttl)}
@@ -149,6 +150,30 @@ func (l *leaseStore) Check(ctx context.Context, tx *txn.Tx, held lock.Lease) err
 	}
 	return nil
 }
+
+// List implements [lock.Lister].
+func (l *leaseStore) List(ctx context.Context, after string, limit int) ([]lock.Listed, error) {
+	if err := lock.CheckList(after, limit); err != nil {
+		return nil, fmt.Errorf("sqlstore: list leases: %w", err)
+	}
+	var out []lock.Listed
+	err := l.s.each(ctx, l.q.list, []any{after, int64(limit)}, func(rows txn.Rows) error {
+		var row lock.Listed
+		var expires, clock int64
+		err := rows.Scan(&row.Name, &row.Owner, &row.Fence, &expires, &clock)
+		row.Expires = timeOf(expires)
+		row.Held = runs(row.Lease, timeOf(clock))
+		out = append(out, row)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("sqlstore: list leases: %w", err)
+	}
+	return out, nil
+}
+
+// runs reports whether a row keeps others out.
+func runs(row lock.Lease, now time.Time) bool { return row.Owner != "" && now.Before(row.Expires) }
 
 // newest refuses a lease that another has followed, that was released, or that never was.
 func newest(last, held lock.Lease) error {

@@ -34,7 +34,7 @@ type Harness struct {
 	Reopen func(t *testing.T, s Store) Store
 	// Around runs each test, for stores that want a testing/synctest bubble. Default: as it is.
 	Around func(t *testing.T, test func(t *testing.T))
-	// Lacks names what the store cannot do, which is then skipped and printed: Reopen, Parallel (two
+	// Lacks names what the store cannot do, which is then skipped and printed: Reopen, List, Parallel (two
 	// transactions at a time).
 	Lacks []string
 }
@@ -66,6 +66,9 @@ func Run(t *testing.T, h Harness) {
 		{Name: "Crash", Test: crash},
 		{Name: "Limits", Test: limits},
 		{Name: "Cancelled", Test: cancelledBefore},
+		{Name: "ListShowsEveryLease", Test: listShowsEveryLease},
+		{Name: "ListInOrder", Test: listInOrder},
+		{Name: "ListLimits", Test: listLimits},
 		{Name: "HoldRenews", Test: holdRenews},
 		{Name: "HoldStopsInTime", Test: holdStopsInTime},
 		{Name: "SerializeOrdersTransactions", Test: serializeOrders},

@@ -17,3 +17,8 @@ UPDATE settle_lease SET owner = ?2, fence = ?3, expires_at = ?4 WHERE name = ?1;
 -- The row stays locked until the transaction is over.
 -- name: serialize
 INSERT INTO settle_serial (slot) VALUES (?1) ON DUPLICATE KEY UPDATE slot = slot;
+
+-- A name that was only asked for has fence 0.
+-- name: list
+SELECT name, owner, fence, expires_at, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) * 1000
+FROM settle_lease WHERE name > ?1 AND fence > 0 ORDER BY name LIMIT ?2;
