@@ -17,7 +17,7 @@ UPDATE settle_relay SET owner = $2, fence = $3, expires_at = $4, cluster = $5 WH
 -- place in the log.
 -- name: move
 UPDATE settle_relay SET epoch = $2, tick = $3, id = $4 WHERE shard = $1
-    AND ($2::bigint % 2 = 1 OR EXISTS (SELECT 1 FROM settle_tick WHERE shard = $1 AND tick >= $3::bigint));
+    AND ($2::bigint % 2 = 1 OR $3::bigint <= (SELECT max(tick) FROM settle_tick WHERE shard = $1));
 
 -- name: cluster
 SELECT system_identifier::text FROM pg_control_system();
