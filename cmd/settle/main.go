@@ -38,6 +38,7 @@ type cli struct {
 	Relay      relayCmd                  `cmd:"" help:"Carry outboxes of databases to brokers, as a program of its own."`
 	Migrate    migrateCmd                `cmd:"" help:"Apply, show and print migrations of databases."`
 	Doctor     doctorCmd                 `cmd:"" help:"Look at databases and a broker, and say what to do."`
+	Lock       lockCmd                   `cmd:"" help:"Run a job on one machine of many, and show who holds what."`
 	Stream     streamCmd                 `cmd:"" help:"Follow events of a running shop as they happen."`
 	Order      orderCmd                  `cmd:"" help:"Show one order across all services."`
 	Bench      benchCmd                  `cmd:"" help:"Measure, beside a baseline in the same run."`

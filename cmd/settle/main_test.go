@@ -66,7 +66,7 @@ func TestExitCodes(t *testing.T) {
 // TestHelp holds the help of the command, which is its reference.
 func TestHelp(t *testing.T) {
 	for _, name := range []string{
-		"", "demo", "serve", "outside", "replay-data", "dlq", "outbox", "relay", "relay run", "migrate", "migrate up", "doctor", "stream", "order", "bench",
+		"", "demo", "serve", "outside", "replay-data", "dlq", "outbox", "relay", "relay run", "migrate", "migrate up", "doctor", "lock", "lock run", "lock list", "stream", "order", "bench",
 	} {
 		t.Run("settle "+name, func(t *testing.T) {
 			var out, errOut bytes.Buffer
