@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/settledev/settle/outbox"
@@ -73,7 +74,7 @@ func (w *windowLog) entries(ctx context.Context, status relay.Status, after outb
 
 // peek reads like a follower, and past the last window too.
 func (w *windowLog) peek(ctx context.Context, after outbox.Position, limit int) ([]outbox.Record, error) {
-	b, err := w.boundsOf(ctx, 0)
+	b, err := w.boundsOf(ctx, 0, math.MaxInt64)
 	if err != nil {
 		return nil, err
 	}

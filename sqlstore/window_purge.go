@@ -167,10 +167,11 @@ func (w *windowLog) windowIn(
 // raiseOver raises the floor to the first window whose snapshot shows every transaction up to one. Snapshots
 // grow with their ticks, so it is found by halving.
 func (w *windowLog) raiseOver(ctx context.Context, tx *txn.Tx, shard int, xid int64) error {
-	var low, lowID, fence, high int64
-	if err := tx.QueryRow(ctx, w.q.bounds, []any{int64(shard)}, &low, &lowID, &fence, &high); err != nil {
+	b, err := w.boundsIn(ctx, tx.QueryRow, shard, math.MaxInt64)
+	if err != nil {
 		return err
 	}
+	low, high := b.floor.Tick, b.last
 	for low < high {
 		mid := low + (high-low)/2
 		var below int64
@@ -183,7 +184,7 @@ func (w *windowLog) raiseOver(ctx context.Context, tx *txn.Tx, shard int, xid in
 			low = mid + 1
 		}
 	}
-	_, err := tx.Exec(ctx, w.q.raiseFloor, int64(shard), high, int64(math.MaxInt64))
+	_, err = tx.Exec(ctx, w.q.raiseFloor, int64(shard), high, int64(math.MaxInt64))
 	return err
 }
 

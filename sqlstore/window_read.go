@@ -38,6 +38,7 @@ type windowBounds struct {
 	floor outbox.Position // up to it something may have been purged
 	fence int64
 	last  int64 // the last tick, -1 when there is none
+	next  int64 // the first tick behind the one asked about, -1 when there is none
 }
 
 // Next implements [relay.Source]. The owner of the shard ends a window when there is something new;
@@ -125,7 +126,7 @@ func (w *windowLog) ended(ctx context.Context, lease relay.Lease, after outbox.P
 			continue
 		}
 		// Asked after the rows: what was purged before them is known now.
-		if b, err = w.boundsOf(ctx, shard); err != nil || b.last < 0 {
+		if b, err = w.boundsOf(ctx, shard, from.Tick+ticksMax); err != nil || b.last < 0 {
 			return nil, b, err
 		}
 		if err = kept(after, b.floor); err != nil {
@@ -134,7 +135,8 @@ func (w *windowLog) ended(ctx context.Context, lease relay.Lease, after outbox.P
 		if after.Tick > b.last {
 			return nil, b, unknownWindow(lease, b.last)
 		}
-		if from.Tick = max(from.Tick, b.floor.Tick) + ticksMax; from.Tick >= b.last {
+		// A rebase leaves a gap before its first window.
+		if from.Tick = max(max(from.Tick, b.floor.Tick)+ticksMax, b.next-1); from.Tick >= b.last {
 			return nil, b, nil
 		}
 		from.ID = 0
@@ -185,8 +187,15 @@ func kept(after, floor outbox.Position) error {
 	return nil
 }
 
-func (w *windowLog) boundsOf(ctx context.Context, shard int) (b windowBounds, err error) {
-	err = w.s.row(ctx, w.q.bounds, []any{int64(shard)}, &b.floor.Tick, &b.floor.ID, &b.fence, &b.last)
+func (w *windowLog) boundsOf(ctx context.Context, shard int, behind int64) (windowBounds, error) {
+	return w.boundsIn(ctx, w.s.row, shard, behind)
+}
+
+// boundsIn is boundsOf by a statement of the caller's.
+func (w *windowLog) boundsIn(
+	ctx context.Context, row func(ctx context.Context, query string, args []any, dest ...any) error, shard int, behind int64,
+) (b windowBounds, err error) {
+	err = row(ctx, w.q.bounds, []any{int64(shard), behind}, &b.floor.Tick, &b.floor.ID, &b.fence, &b.last, &b.next)
 	if errors.Is(err, sql.ErrNoRows) {
 		return windowBounds{last: -1}, nil // Nobody has claimed it yet.
 	}
@@ -266,7 +275,7 @@ func (w *windowLog) Sequence(ctx context.Context, lease relay.Lease) (outbox.Pos
 }
 
 func (w *windowLog) sequence(ctx context.Context, lease relay.Lease) (int64, error) {
-	b, err := w.boundsOf(ctx, lease.Shard)
+	b, err := w.boundsOf(ctx, lease.Shard, math.MaxInt64)
 	if err == nil && b.fence != lease.Fence {
 		err = fmt.Errorf("fence is %d, not %d: %w", b.fence, lease.Fence, relay.ErrFenced)
 	}

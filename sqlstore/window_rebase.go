@@ -2,7 +2,6 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"math"
@@ -81,9 +80,8 @@ func (w *windowLog) rebaseShard(ctx context.Context, tx *txn.Tx, shard int, clus
 	if err != nil {
 		return 0, err
 	}
-	var b windowBounds
-	err = tx.QueryRow(ctx, w.q.bounds, []any{key}, &b.floor.Tick, &b.floor.ID, &b.fence, &b.last)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+	b, err := w.boundsIn(ctx, tx.QueryRow, shard, math.MaxInt64)
+	if err != nil {
 		return 0, err
 	}
 	if _, err := tx.Exec(ctx, w.q.rebaseRows, key, at.Tick, at.ID); err != nil {
@@ -92,8 +90,9 @@ func (w *windowLog) rebaseShard(ctx context.Context, tx *txn.Tx, shard int, clus
 	if err := tx.QueryRow(ctx, w.q.rebaseCount, []any{key}, &events); err != nil {
 		return 0, err
 	}
-	// The first tick shows what was settled. Windows keep their numbers, so that positions go on rising.
-	first := outbox.Position{Epoch: row.at.Epoch + row.at.Epoch%2, Tick: b.last + 1, ID: math.MaxInt64}
+	// The first tick shows what was settled. Positions go on rising, also for who has read windows that are not in this
+	// database, because it is an earlier copy, or a standby that lacked them: microseconds outrun every counter.
+	first := outbox.Position{Epoch: row.at.Epoch + row.at.Epoch%2, Tick: max(b.last+1, tx.Now().UnixMicro()), ID: math.MaxInt64}
 	if _, err := tx.Exec(ctx, w.q.rebaseTicks, key); err != nil {
 		return 0, err
 	}

@@ -75,6 +75,11 @@ func TestRestoredElsewhere(t *testing.T) {
 	if got := labels(t, r.Outbox(), relay.Lease{}, records[1].Position); got != "a/3 a/4 b/5 c/6" {
 		t.Errorf("a follower after a rebase: %s", got)
 	}
+	// One that had read windows that are not here, and numbers that others would have come to, gets all that was not settled.
+	ahead := outbox.Position{Tick: records[2].Position.Tick + 1_000_000, ID: 7}
+	if got := labels(t, r.Outbox(), relay.Lease{}, ahead); got != "a/3 a/4 b/5 c/6" {
+		t.Errorf("a follower that was ahead: %s", got)
+	}
 	if _, err := r.Outbox().Next(t.Context(), relay.Lease{}, records[0].Position, 10); !errors.Is(err, relay.ErrRetention) {
 		t.Errorf("a follower that was behind: %v", err)
 	}
@@ -97,6 +102,15 @@ func TestRestoredElsewhere(t *testing.T) {
 	if got := labels(t, src, lease, lease.Position); got != "a/3 a/4 b/5" {
 		t.Errorf("after a rebase without need: %s", got)
 	}
+	// Windows begin far behind what may be purged. What is purged row by row follows them.
+	last, err := as[relay.Sequencer](t, src).Sequence(t.Context(), lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := src.Advance(t.Context(), lease, last); err != nil {
+		t.Fatal(err)
+	}
+	purge(t, s, -time.Minute, 3)
 }
 
 // labels returns key/n of all that follows a position.

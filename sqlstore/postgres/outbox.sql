@@ -86,9 +86,11 @@ CROSS JOIN LATERAL (
         AND pg_visible_in_snapshot(o.xid, t.snapshot) AND NOT pg_visible_in_snapshot(o.xid, p.snapshot) OFFSET 0) o
 WHERE r.shard = $1 AND p.tick = $2::bigint - 1 AND t.tick = $2 ORDER BY o.id;
 
--- How far the windows go, who owns the shard, and up to where something may have been purged.
+-- How far the windows go and which is the first behind $2, who owns the shard, and up to where something may have been
+-- purged.
 -- name: bounds
-SELECT r.floor_tick, r.floor_id, r.fence, coalesce((SELECT max(tick) FROM settle_tick WHERE shard = $1), -1)
+SELECT r.floor_tick, r.floor_id, r.fence, coalesce((SELECT max(tick) FROM settle_tick WHERE shard = $1), -1),
+    coalesce((SELECT min(tick) FROM settle_tick WHERE shard = $1 AND tick > $2::bigint), -1)
 FROM settle_relay r WHERE r.shard = $1;
 
 -- Ends a window when something is visible that is in none yet, and returns what stands in it. The statement's
@@ -181,16 +183,17 @@ SELECT (SELECT count(*) FROM (SELECT 1 FROM settle_outbox WHERE shard = $1 LIMIT
 -- name: half_day
 SELECT extract(epoch FROM clock_timestamp())::bigint / 43200;
 
--- The oldest rows, in the order of positions.
+-- The oldest rows, in the order of positions. After a rebase the windows begin far behind the floor.
 -- name: oldest
 WITH w AS MATERIALIZED (
     SELECT tick, snapshot, prev, floor_tick, floor_id FROM (
         SELECT t.tick, t.snapshot, lag(t.snapshot) OVER (ORDER BY t.tick) AS prev, r.floor_tick, r.floor_id,
             sum(t.events) OVER (ORDER BY t.tick) - t.events
                 - sum(CASE WHEN t.tick <= r.floor_tick THEN t.events ELSE 0 END) OVER (ORDER BY t.tick) AS before
-        FROM settle_relay r JOIN settle_tick t ON t.shard = $1
-            AND t.tick >= r.floor_tick - 1 AND t.tick <= least($2::bigint, r.floor_tick + $4::bigint)
-        WHERE r.shard = $1) t
+        FROM (
+            SELECT floor_tick, floor_id, greatest(floor_tick, (SELECT min(tick) FROM settle_tick WHERE shard = $1 AND tick >= floor_tick - 1)) AS low
+            FROM settle_relay WHERE shard = $1) r
+        JOIN settle_tick t ON t.shard = $1 AND t.tick >= r.low - 1 AND t.tick <= least($2::bigint, r.low + $4::bigint)) t
     WHERE prev IS NOT NULL AND before < $4
 )
 SELECT w.tick, o.id, o.xid::text, o.slot, o.created_at
