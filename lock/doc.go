@@ -30,8 +30,9 @@
 //   - Renew succeeds for the newest fence while the lease runs, and keeps the fence.
 //   - Release ends the lease of the newest fence. The row stays, without an owner.
 //   - Check succeeds for the newest fence unless it was released, and keeps the row as it is until its
-//     transaction ends: Acquire waits for that. A lease that has run out and that nobody has taken since
-//     passes, because nobody was in between.
+//     transaction ends: Acquire waits for that. So does Renew, so keep the transaction shorter than a third
+//     of the time to live. A lease that has run out and that nobody has taken since passes, because nobody
+//     was in between.
 //
 // So a guarded write commits before the next holder begins, or not at all, whatever was paused, delayed
 // or killed. A holder that does not check is stopped in time only as far as its process runs, its clock
