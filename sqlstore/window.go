@@ -1,11 +1,13 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,14 +31,14 @@ type windowLog struct {
 	q windowSQL
 
 	mu      sync.Mutex
-	cluster string             // of the server, as the last claim saw it
+	cluster string             // the server's system identifier, as the last claim saw it
 	heads   map[int]windowHead // by shard, of the owner
 	ticked  map[int]time.Time  // by shard: when its last window began
 	large   []*largeWindow
 }
 
 type windowSQL struct {
-	add, addOne, baseline, foreign, next, parts, part, bounds, tick, open, tickAt, floor, pending, total, cluster string
+	add, addOne, baseline, foreign, next, parts, part, bounds, tick, open, tickAt, floor, pending, total, cluster, jump string
 
 	halfDay, oldest, purge, raiseFloor, purgeTicks, slotShards, slotLast, settledBelow                    string
 	rebaseLock, rebaseShards, rebaseRows, rebaseCount, rebaseTicks, rebaseTick, rebaseRelay, rebaseParked string
@@ -59,7 +61,7 @@ func newWindowLog(s *Store, q *statements) *windowLog {
 		add: q.text("outbox.add"), addOne: q.text("outbox.add_one"), baseline: q.text("outbox.baseline"), foreign: q.text("outbox.foreign"),
 		next: q.text("outbox.next"), parts: q.text("outbox.parts"), part: q.text("outbox.part"), bounds: q.text("outbox.bounds"), tick: q.text("outbox.tick"),
 		open: q.text("outbox.open"), tickAt: q.text("outbox.tick_at"), floor: q.text("outbox.floor"),
-		pending: q.text("outbox.pending"), total: q.text("outbox.total"), cluster: q.text("relay.cluster"),
+		pending: q.text("outbox.pending"), total: q.text("outbox.total"), cluster: q.text("relay.cluster"), jump: q.text("outbox.jump"),
 		halfDay: q.text("outbox.half_day"), oldest: q.text("outbox.oldest"), purge: q.text("outbox.purge"),
 		raiseFloor: q.text("outbox.raise_floor"), purgeTicks: q.text("outbox.purge_ticks"),
 		slotShards: q.text("outbox.slot_shards"), slotLast: q.text("outbox.slot_last"), settledBelow: q.text("outbox.settled_below"),
@@ -121,7 +123,7 @@ func (w *windowLog) Claim(ctx context.Context, shard int, owner string, ttl time
 	return w.leasedLog.Claim(ctx, shard, owner, ttl)
 }
 
-// clusterNow returns the identity of the database cluster, "" on a server that keeps it secret.
+// clusterNow returns the system identifier of the database cluster, "" on a server that keeps it secret.
 func (w *windowLog) clusterNow(ctx context.Context) (cluster string, err error) {
 	err = w.s.row(ctx, w.q.cluster, nil, &cluster)
 	if err == nil || ctx.Err() != nil || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrClosed) {
@@ -132,23 +134,33 @@ func (w *windowLog) clusterNow(ctx context.Context) (cluster string, err error) 
 
 // beginShard makes the first tick, and refuses the ticks of another cluster: its transactions have numbers
 // of their own.
+//
+// A standby that is promoted, or a server that is restored to an earlier time, has the same cluster and a timeline of
+// its own. It may lack the last windows of the one before, which followers elsewhere have read, and would give their
+// numbers to others. So each timeline's windows begin far behind the numbers of those before; the first one has
+// everything that is in none. The shard's row has both, parted by a slash.
 func (w *windowLog) beginShard(ctx context.Context, tx *txn.Tx, shard int, row *shardRow) error {
 	w.mu.Lock()
 	cluster := w.cluster
 	w.mu.Unlock()
-	if row.cluster != "" && cluster != "" && row.cluster != cluster {
-		return fmt.Errorf("the outbox was written in database cluster %s, this is %s: %w", row.cluster, cluster, ErrRebase)
+	was, then, _ := strings.Cut(row.cluster, "/")
+	if was != "" && cluster != "" && was != cluster {
+		return fmt.Errorf("the outbox was written in database cluster %s, this is %s: %w", was, cluster, ErrRebase)
 	}
 	var foreign bool
-	if err := tx.QueryRow(ctx, w.q.foreign, []any{int64(shard)}, &foreign); err != nil {
+	var timeline string
+	if err := tx.QueryRow(ctx, w.q.foreign, []any{int64(shard)}, &foreign, &timeline); err != nil {
 		return err
 	}
 	if foreign {
 		return fmt.Errorf("the outbox has transactions that this database cluster has not come to: %w", ErrRebase)
 	}
-	if cluster != "" {
-		row.cluster = cluster
+	if then != "" && then != timeline {
+		if _, err := tx.Exec(ctx, w.q.jump, int64(shard)); err != nil {
+			return err
+		}
 	}
+	row.cluster = cmp.Or(cluster, was) + "/" + timeline
 	_, err := tx.Exec(ctx, w.q.baseline, int64(shard))
 	return err
 }

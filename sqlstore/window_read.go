@@ -39,6 +39,7 @@ type windowBounds struct {
 	fence int64
 	last  int64 // the last tick, -1 when there is none
 	next  int64 // the first tick behind the one asked about, -1 when there is none
+	known bool  // the owner has seen the timeline
 }
 
 // Next implements [relay.Source]. The owner of the shard ends a window when there is something new;
@@ -68,8 +69,8 @@ func (w *windowLog) nextRecords(ctx context.Context, lease relay.Lease, after ou
 		if err != nil || len(records) > 0 || bounds.last < 0 {
 			return records, err
 		}
-		if lease.Fence > 0 && bounds.fence != lease.Fence {
-			return nil, fmt.Errorf("fence is %d, not %d: %w", bounds.fence, lease.Fence, relay.ErrFenced)
+		if err := bounds.owned(lease); err != nil {
+			return nil, err
 		}
 		head = windowHead{fence: lease.Fence, at: after, tick: bounds.last, seen: time.Now()}
 		w.setHead(lease.Shard, head)
@@ -135,12 +136,26 @@ func (w *windowLog) ended(ctx context.Context, lease relay.Lease, after outbox.P
 		if after.Tick > b.last {
 			return nil, b, unknownWindow(lease, b.last)
 		}
-		// A rebase leaves a gap before its first window.
+		// There is a gap before the windows of a new timeline, and before those of a rebase.
 		if from.Tick = max(max(from.Tick, b.floor.Tick)+ticksMax, b.next-1); from.Tick >= b.last {
 			return nil, b, nil
 		}
 		from.ID = 0
 	}
+}
+
+// owned returns nil for the owner, who is to claim the shard again when another server was promoted, and for who only
+// follows.
+func (b windowBounds) owned(lease relay.Lease) error {
+	switch {
+	case lease.Fence == 0:
+		return nil
+	case b.fence != lease.Fence:
+		return fmt.Errorf("fence is %d, not %d: %w", b.fence, lease.Fence, relay.ErrFenced)
+	case !b.known:
+		return fmt.Errorf("another server was promoted: %w", relay.ErrFenced)
+	}
+	return nil
 }
 
 // unknownWindow is the answer to who has read a window behind the last one. An owner ends, and begins where the
@@ -195,7 +210,7 @@ func (w *windowLog) boundsOf(ctx context.Context, shard int, behind int64) (wind
 func (w *windowLog) boundsIn(
 	ctx context.Context, row func(ctx context.Context, query string, args []any, dest ...any) error, shard int, behind int64,
 ) (b windowBounds, err error) {
-	err = row(ctx, w.q.bounds, []any{int64(shard), behind}, &b.floor.Tick, &b.floor.ID, &b.fence, &b.last, &b.next)
+	err = row(ctx, w.q.bounds, []any{int64(shard), behind}, &b.floor.Tick, &b.floor.ID, &b.fence, &b.last, &b.next, &b.known)
 	if errors.Is(err, sql.ErrNoRows) {
 		return windowBounds{last: -1}, nil // Nobody has claimed it yet.
 	}
@@ -276,8 +291,8 @@ func (w *windowLog) Sequence(ctx context.Context, lease relay.Lease) (outbox.Pos
 
 func (w *windowLog) sequence(ctx context.Context, lease relay.Lease) (int64, error) {
 	b, err := w.boundsOf(ctx, lease.Shard, math.MaxInt64)
-	if err == nil && b.fence != lease.Fence {
-		err = fmt.Errorf("fence is %d, not %d: %w", b.fence, lease.Fence, relay.ErrFenced)
+	if err == nil {
+		err = b.owned(lease)
 	}
 	if err != nil {
 		return 0, err

@@ -102,6 +102,7 @@ func (w *windowLog) rebaseShard(ctx context.Context, tx *txn.Tx, shard int, clus
 	if _, err := tx.Exec(ctx, w.q.rebaseParked, key, first.Epoch, first.Tick+1); err != nil {
 		return 0, err
 	}
+	// Whoever claims it says on which timeline.
 	_, err = tx.Exec(ctx, w.q.rebaseRelay, key, first.Epoch, first.Tick, first.ID, at.Tick, at.ID, cluster)
 	return events, err
 }

@@ -88,6 +88,7 @@ func TestQueryPlans(t *testing.T) {
 		"outbox.parts":         "0, 1000, 256",
 		"outbox.part":          "0, 1000, 3000, 3256, 1000, 1100",
 		"outbox.bounds":        "0, 1000",
+		"outbox.jump":          "0",
 		"outbox.tick":          "0, 4000, 1, 'x', 500, 1000",
 		"outbox.open":          "0, 0, 100",
 		"outbox.oldest":        "0, 1000, 0, 100",

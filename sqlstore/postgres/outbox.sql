@@ -22,12 +22,19 @@ INSERT INTO settle_tick (shard, tick, snapshot, lsn, at, events)
 SELECT $1, 0, '3:3:', '0/0', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000, 0
 WHERE NOT EXISTS (SELECT 1 FROM settle_tick WHERE shard = $1);
 
--- Whether there is a row of a transaction, or a tick, that this cluster has not come to yet.
+-- Whether there is a row of a transaction, or a tick, that this cluster has not come to yet; and the timeline of its log.
 -- name: foreign
-SELECT coalesce((SELECT xid FROM settle_outbox WHERE shard = $1 ORDER BY xid DESC LIMIT 1), '0'::xid8)
+SELECT (coalesce((SELECT xid FROM settle_outbox WHERE shard = $1 ORDER BY xid DESC LIMIT 1), '0'::xid8)
         >= pg_snapshot_xmax(pg_current_snapshot())
     OR coalesce((SELECT pg_snapshot_xmax(snapshot) FROM settle_tick WHERE shard = $1 ORDER BY tick DESC LIMIT 1), '0'::xid8)
-        > pg_snapshot_xmax(pg_current_snapshot());
+        > pg_snapshot_xmax(pg_current_snapshot())), left(pg_walfile_name(pg_current_wal_insert_lsn()), 8);
+
+-- An empty window with a number that nobody can have come to on a timeline before: microseconds outrun every counter.
+-- name: jump
+INSERT INTO settle_tick (shard, tick, snapshot, lsn, at, events)
+SELECT $1, greatest(tick + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint), snapshot, lsn,
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000, 0
+FROM settle_tick WHERE shard = $1 ORDER BY tick DESC LIMIT 1;
 
 -- What stands in the windows from $2 on, in the first of them after $3: of as many windows as fill a page, and no
 -- more than $4. A window is what a snapshot shows and the one before does not: transactions that began after
@@ -86,17 +93,18 @@ CROSS JOIN LATERAL (
         AND pg_visible_in_snapshot(o.xid, t.snapshot) AND NOT pg_visible_in_snapshot(o.xid, p.snapshot) OFFSET 0) o
 WHERE r.shard = $1 AND p.tick = $2::bigint - 1 AND t.tick = $2 ORDER BY o.id;
 
--- How far the windows go and which is the first behind $2, who owns the shard, and up to where something may have been
--- purged.
+-- How far the windows go and which is the first behind $2, who owns the shard, up to where something may have been purged,
+-- and whether the owner has seen the timeline that this server writes.
 -- name: bounds
 SELECT r.floor_tick, r.floor_id, r.fence, coalesce((SELECT max(tick) FROM settle_tick WHERE shard = $1), -1),
-    coalesce((SELECT min(tick) FROM settle_tick WHERE shard = $1 AND tick > $2::bigint), -1)
+    coalesce((SELECT min(tick) FROM settle_tick WHERE shard = $1 AND tick > $2::bigint), -1),
+    CASE WHEN pg_is_in_recovery() THEN true ELSE right(r.cluster, 8) = left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END
 FROM settle_relay r WHERE r.shard = $1;
 
 -- Ends a window when something is visible that is in none yet, and returns what stands in it. The statement's
 -- own snapshot is the new tick's. It holds the owner's row, so that a newer owner comes before or after it, and
 -- with nothing new it writes nothing. It is on disk when it returns, and so is all that it shows. $2 is the last tick as the owner knows it.
--- Of $6 events or more it returns any one: see parts.
+-- Of $6 events or more it returns any one: see parts. On a timeline that the owner has not seen it does nothing: see jump.
 -- name: tick
 WITH p AS MATERIALIZED (
     SELECT tick, snapshot FROM settle_tick WHERE shard = $1 ORDER BY tick DESC LIMIT 1
@@ -109,6 +117,7 @@ WITH p AS MATERIALIZED (
             SELECT 1 FROM settle_outbox o WHERE o.shard = $1 AND o.xid = x.xid OFFSET 0) o
         LIMIT 10000) o
     WHERE p.tick = $2 AND pg_snapshot_xmax(pg_current_snapshot()) >= pg_snapshot_xmax(p.snapshot)
+        AND (SELECT right(cluster, 8) FROM settle_relay WHERE shard = $1) = left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
 ), n AS (
     INSERT INTO settle_tick (shard, tick, snapshot, lsn, at, events)
     SELECT $1, $2 + 1, pg_current_snapshot(), pg_current_wal_insert_lsn(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000,
@@ -183,17 +192,17 @@ SELECT (SELECT count(*) FROM (SELECT 1 FROM settle_outbox WHERE shard = $1 LIMIT
 -- name: half_day
 SELECT extract(epoch FROM clock_timestamp())::bigint / 43200;
 
--- The oldest rows, in the order of positions. After a rebase the windows begin far behind the floor.
+-- The oldest rows, in the order of positions. Between the windows of two timelines there is a gap.
 -- name: oldest
 WITH w AS MATERIALIZED (
     SELECT tick, snapshot, prev, floor_tick, floor_id FROM (
         SELECT t.tick, t.snapshot, lag(t.snapshot) OVER (ORDER BY t.tick) AS prev, r.floor_tick, r.floor_id,
             sum(t.events) OVER (ORDER BY t.tick) - t.events
                 - sum(CASE WHEN t.tick <= r.floor_tick THEN t.events ELSE 0 END) OVER (ORDER BY t.tick) AS before
-        FROM (
-            SELECT floor_tick, floor_id, greatest(floor_tick, (SELECT min(tick) FROM settle_tick WHERE shard = $1 AND tick >= floor_tick - 1)) AS low
-            FROM settle_relay WHERE shard = $1) r
-        JOIN settle_tick t ON t.shard = $1 AND t.tick >= r.low - 1 AND t.tick <= least($2::bigint, r.low + $4::bigint)) t
+        FROM settle_relay r CROSS JOIN LATERAL (
+            SELECT * FROM settle_tick t WHERE t.shard = $1 AND t.tick >= r.floor_tick - 1 AND t.tick <= $2::bigint
+            ORDER BY t.tick LIMIT $4::bigint + 2) t
+        WHERE r.shard = $1) t
     WHERE prev IS NOT NULL AND before < $4
 )
 SELECT w.tick, o.id, o.xid::text, o.slot, o.created_at
@@ -231,7 +240,7 @@ SELECT coalesce((SELECT xid FROM settle_outbox WHERE slot = $1 AND shard = $2 OR
 
 -- Below which number every transaction is settled, when everything up to a window is.
 -- name: settled_below
-SELECT coalesce((SELECT pg_snapshot_xmin(snapshot) FROM settle_tick WHERE shard = $1 AND tick = $2), '0'::xid8)::text::bigint;
+SELECT coalesce((SELECT pg_snapshot_xmin(snapshot) FROM settle_tick WHERE shard = $1 AND tick <= $2 ORDER BY tick DESC LIMIT 1), '0'::xid8)::text::bigint;
 
 -- A slot that is in use is not waited for.
 -- name: slot_lock_0

@@ -13,11 +13,11 @@ SELECT epoch, tick, id FROM settle_relay WHERE shard = $1;
 -- name: claim
 UPDATE settle_relay SET owner = $2, fence = $3, expires_at = $4, cluster = $5 WHERE shard = $1;
 
--- A window that is not there is one of a server that was lost, from which this one was promoted. In odd epochs it is a
--- place in the log.
+-- Forward only to a window that is there: another one is of a server that was lost, from which this one was promoted. In
+-- odd epochs it is a place in the log.
 -- name: move
 UPDATE settle_relay SET epoch = $2, tick = $3, id = $4 WHERE shard = $1
-    AND ($2::bigint % 2 = 1 OR $3::bigint <= (SELECT max(tick) FROM settle_tick WHERE shard = $1));
+    AND ($2::bigint % 2 = 1 OR $3::bigint <= tick OR EXISTS (SELECT 1 FROM settle_tick t WHERE t.shard = $1 AND t.tick = $3::bigint));
 
 -- name: cluster
 SELECT system_identifier::text FROM pg_control_system();
