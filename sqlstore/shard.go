@@ -93,6 +93,23 @@ func (l *shardLog) know(shard int, last int64) {
 	l.known[shard] = max(l.known[shard], last)
 }
 
+// check tells a server whose last number is below one that this process knew of before it asked: it was promoted, and
+// lacks the last ones. What is known ends with that. An owner ends too, and begins where the database says; whoever only
+// follows has lost its place.
+func (l *shardLog) check(lease relay.Lease, seq, shown, before int64) error {
+	if seq >= before {
+		return nil
+	}
+	l.mu.Lock()
+	l.known[lease.Shard] = shown
+	l.mu.Unlock()
+	err := relay.ErrRetention
+	if lease.Fence > 0 {
+		err = relay.ErrFenced
+	}
+	return fmt.Errorf("the last number is %d: the database has lost what it had, or is another one: %w", seq, err)
+}
+
 func (l *shardLog) knows(shard int) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -122,6 +139,9 @@ func (l *shardLog) next(ctx context.Context, lease relay.Lease, after outbox.Pos
 		return nil, err
 	}
 	if after.ID > 0 && (len(records) == 0 || records[0].Position.ID != after.ID+1) {
+		if _, err := l.shown(ctx, lease, after.ID); err != nil {
+			return nil, err
+		}
 		return nil, fmt.Errorf("those that followed are purged: %w", relay.ErrRetention)
 	}
 	return records, nil
@@ -145,33 +165,41 @@ func (l *shardLog) head(ctx context.Context, lease relay.Lease, after int64) (in
 	case after < known:
 		return known, nil
 	case lease.Fence > 0:
-		_, err := l.sequence(ctx, lease)
+		_, err := l.sequence(ctx, lease, after)
 		return l.knows(lease.Shard), err
 	}
-	_, shown, err := l.last(ctx, lease.Shard)
+	shown, err := l.shown(ctx, lease, after)
 	return max(known, shown), err
 }
 
-// last returns the last number given, and the last one that everybody may read.
-func (l *shardLog) last(ctx context.Context, shard int) (seq, shown int64, err error) {
-	err = l.s.row(ctx, l.q.last, []any{int64(shard)}, &seq, &shown)
+// shown returns the last number that everybody may read.
+func (l *shardLog) shown(ctx context.Context, lease relay.Lease, after int64) (shown int64, err error) {
+	var seq int64
+	before := max(l.knows(lease.Shard), after)
+	err = l.s.row(ctx, l.q.last, []any{int64(lease.Shard)}, &seq, &shown)
 	if errors.Is(err, sql.ErrNoRows) {
-		return 0, 0, nil // Nobody has owned it yet.
+		err = nil // Nobody has owned it yet.
 	}
-	l.know(shard, shown)
-	return seq, shown, err
+	if err == nil {
+		err = l.check(lease, seq, shown, before)
+	}
+	if err != nil {
+		return 0, err
+	}
+	l.know(lease.Shard, shown)
+	return shown, nil
 }
 
 // Sequence implements [relay.Sequencer].
 func (l *shardLog) Sequence(ctx context.Context, lease relay.Lease) (outbox.Position, error) {
 	for {
-		n, err := l.sequence(ctx, lease)
+		n, err := l.sequence(ctx, lease, 0)
 		if err == nil && n == numberMax {
 			continue
 		}
 		to := l.knows(lease.Shard)
 		if err == nil && n > 0 {
-			_, err = l.sequence(ctx, lease) // It shows them to everybody.
+			_, err = l.sequence(ctx, lease, 0) // It shows them to everybody.
 			l.s.ringOutbox()
 		}
 		if err != nil {
@@ -181,8 +209,8 @@ func (l *shardLog) Sequence(ctx context.Context, lease relay.Lease) (outbox.Posi
 	}
 }
 
-// sequence numbers what is new, at most numberMax events, and returns how many those were.
-func (l *shardLog) sequence(ctx context.Context, lease relay.Lease) (n int, err error) {
+// sequence numbers what is new, at most numberMax events, and returns how many those were. Its owner is after a number.
+func (l *shardLog) sequence(ctx context.Context, lease relay.Lease, after int64) (n int, err error) {
 	select {
 	case <-l.turn:
 		defer func() { l.turn <- struct{}{} }()
@@ -191,12 +219,16 @@ func (l *shardLog) sequence(ctx context.Context, lease relay.Lease) (n int, err 
 	}
 	var fence, seq, shown int64
 	var news bool
+	before := max(l.knows(lease.Shard), after)
 	err = l.s.row(ctx, l.q.news, []any{int64(lease.Shard)}, &fence, &seq, &shown, &news)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return 0, err
 	}
 	if fence != lease.Fence {
 		return 0, fmt.Errorf("fence is %d, not %d: %w", fence, lease.Fence, relay.ErrFenced)
+	}
+	if err := l.check(lease, seq, shown, before); err != nil {
+		return 0, err
 	}
 	l.know(lease.Shard, shown)
 	if !news && seq == shown {

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/settledev/settle/cmd/settle/internal/app"
-	"github.com/settledev/settle/driver/settlesqlite"
 	"github.com/settledev/settle/lock"
 	"github.com/settledev/settle/sqlstore"
 )
@@ -40,8 +39,8 @@ func (f *lockStore) database() (app.Database, error) {
 // lockConnsMax is enough for one statement after the other, and a renewal that hangs.
 const lockConnsMax = 2
 
-func openLeases(ctx context.Context, d app.Database) (*sqlstore.Store, error) {
-	s, err := d.Open(ctx, app.DatabaseConfig{ConnsMax: lockConnsMax, Quiet: true})
+func openLeases(ctx context.Context, d app.Database, readOnly bool) (*sqlstore.Store, error) {
+	s, err := d.Open(ctx, app.DatabaseConfig{ConnsMax: lockConnsMax, Quiet: true, ReadOnly: readOnly})
 	if err != nil {
 		return nil, explained(d, err)
 	}
@@ -77,7 +76,7 @@ func (c *lockRunCmd) Run(ctx context.Context, t *terminal) error {
 	if c.Wait && d.Dialect == "sqlite" {
 		return usage("--wait: a SQLite file is one process's, whoever comes second is refused at once")
 	}
-	s, err := openLeases(ctx, d)
+	s, err := openLeases(ctx, d, false)
 	if err != nil {
 		return err
 	}
@@ -243,7 +242,7 @@ func (c *lockListCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	s, err := openToRead(ctx, d)
+	s, err := openLeases(ctx, d, true)
 	if err != nil {
 		return err
 	}
@@ -271,16 +270,4 @@ func (c *lockListCmd) Run(ctx context.Context, t *terminal) error {
 		all = append(all, v)
 	}
 	return printItems(t, c.JSON, all, "NAME\tSTATE\tFENCE\tOWNER\tUNTIL", leaseState.row)
-}
-
-// openToRead opens a database beside whoever has its file.
-func openToRead(ctx context.Context, d app.Database) (*sqlstore.Store, error) {
-	if d.Dialect != "sqlite" {
-		return openLeases(ctx, d)
-	}
-	s, err := settlesqlite.OpenReader(ctx, d.Target, settlesqlite.Config{})
-	if err != nil {
-		return nil, explained(d, err)
-	}
-	return s, nil
 }

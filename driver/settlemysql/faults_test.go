@@ -295,3 +295,56 @@ func TestOpenErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestPromotedReplica puts a database back to what a replica that was behind has when it is promoted: without the last
+// commits, and without some of the last numbers. Nobody goes on with numbers that are given to other events.
+func TestPromotedReplica(t *testing.T) {
+	target := database(t, server.Shared(t, server.MariaDB), "")
+	s, other := openStore(t, target, settlemysql.Config{}), openStore(t, target, settlemysql.Config{})
+	ctx, none := t.Context(), relay.Lease{}
+	for _, k := range []string{"a", "b", "c", "d", "e", "f"} {
+		run(t, s, add(k))
+	}
+	lease, err := s.Outbox().Claim(ctx, 0, "relay", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at, err := as[relay.Sequencer](t, s.Outbox()).Sequence(ctx, lease); err != nil || at.ID != 6 {
+		t.Fatalf("numbered up to %s, %v", at, err)
+	}
+	if err := s.Outbox().Advance(ctx, lease, outbox.Position{ID: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if got := next(t, other, none, 0); got != "a@1 b@2 c@3 d@4 e@5 f@6" {
+		t.Fatalf("a follower reads %s", got)
+	}
+	run(t, s, exec("DELETE FROM settle_outbox WHERE seq > 4"))
+	run(t, s, exec("UPDATE settle_outbox SET seq = NULL WHERE seq = 4"))
+	run(t, s, exec("UPDATE settle_relay SET seq = 3, shown = 3"))
+	for _, k := range []string{"g", "h", "i", "j"} {
+		run(t, s, add(k))
+	}
+	for _, after := range []int64{4, 6} {
+		if got := next(t, other, none, after); !strings.Contains(got, relay.ErrRetention.Error()) {
+			t.Errorf("a follower after %d got %s", after, got)
+		}
+		if got := next(t, s, lease, after); !strings.Contains(got, relay.ErrFenced.Error()) {
+			t.Errorf("the owner after %d got %s", after, got)
+		}
+		if err := s.Outbox().Advance(ctx, lease, outbox.Position{ID: after}); !errors.Is(err, relay.ErrFenced) {
+			t.Errorf("the owner settles %d: %v", after, err)
+		}
+	}
+	if lease, err = s.Outbox().Claim(ctx, 0, "relay", time.Minute); err != nil || lease.Position.ID != 2 {
+		t.Fatalf("claimed at %s, %v", lease.Position, err)
+	}
+	if got := next(t, s, lease, 2) + " " + next(t, s, lease, 3); got != "c@3 d@4 g@5 h@6 i@7 j@8" {
+		t.Errorf("the owner reads %s", got)
+	}
+	if _, err := as[relay.Sequencer](t, s.Outbox()).Sequence(ctx, lease); err != nil {
+		t.Fatal(err)
+	}
+	if got := next(t, other, none, 2) + " " + next(t, other, none, 3); got != "c@3 d@4 g@5 h@6 i@7 j@8" {
+		t.Errorf("a follower reads %s", got)
+	}
+}

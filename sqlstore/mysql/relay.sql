@@ -15,8 +15,9 @@ SELECT epoch, tick, id FROM settle_relay WHERE shard = ?1;
 -- name: claim
 UPDATE settle_relay SET owner = ?2, fence = ?3, expires_at = ?4, cluster = ?5 WHERE shard = ?1;
 
+-- Forward only to a number that was given: another one is of a server that was lost, from which this one was promoted.
 -- name: move
-UPDATE settle_relay SET epoch = ?2, tick = ?3, id = ?4 WHERE shard = ?1;
+UPDATE settle_relay SET epoch = ?2, tick = ?3, id = ?4 WHERE shard = ?1 AND (?4 <= id OR ?4 <= seq);
 
 -- name: mark
 INSERT INTO settle_relay_mark (shard, epoch, tick, id, at, tail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)

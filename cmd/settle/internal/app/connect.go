@@ -45,6 +45,8 @@ type DatabaseConfig struct {
 	Migrate bool
 	// Quiet neither rings nor listens: for a look, also through a pooler.
 	Quiet bool
+	// ReadOnly opens a file beside whoever has it.
+	ReadOnly bool
 	// Store configures the store.
 	Store sqlstore.Config
 }
@@ -99,6 +101,9 @@ func (u storeURL) database(service string) Database {
 func (d Database) Open(ctx context.Context, cfg DatabaseConfig) (*sqlstore.Store, error) {
 	switch d.Dialect {
 	case "sqlite":
+		if cfg.ReadOnly {
+			return settlesqlite.OpenReader(ctx, d.Target, settlesqlite.Config{Store: cfg.Store})
+		}
 		return settlesqlite.Open(ctx, d.Target, settlesqlite.Config{Migrate: cfg.Migrate, Store: cfg.Store})
 	case "postgres":
 		return settlepgx.Open(ctx, d.Target, settlepgx.Config{

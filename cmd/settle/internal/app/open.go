@@ -175,11 +175,9 @@ const readerConnsMax = 4
 
 // openReader is openStore for reading what another process writes.
 func openReader(ctx context.Context, where storeURL, service string, o Options) (*sqlstore.Store, error) {
-	cfg := sqlstore.Config{Logger: o.Logger}
-	if where.dialect == "sqlite" {
-		return settlesqlite.OpenReader(ctx, where.of(service), settlesqlite.Config{Store: cfg})
-	}
-	return where.database(service).Open(ctx, DatabaseConfig{Store: cfg, ConnsMax: readerConnsMax, Pooler: o.Pooler})
+	return where.database(service).Open(ctx, DatabaseConfig{
+		ReadOnly: true, ConnsMax: readerConnsMax, Pooler: o.Pooler, Store: sqlstore.Config{Logger: o.Logger},
+	})
 }
 
 // openFile opens a SQLite file. One that does not exist is made whole under another name first, so that a
