@@ -111,6 +111,10 @@ func (o source) Next(ctx context.Context, _ relay.Lease, after outbox.Position, 
 			lost = fmt.Errorf("memory: next after %s, the oldest event kept is %d: %w", after, l.purged+1, relay.ErrRetention)
 			return
 		}
+		if after.ID > l.last() {
+			lost = fmt.Errorf("memory: next after %s, the last event is %d: %w", after, l.last(), relay.ErrRetention)
+			return
+		}
 		rest := l.after(after.ID)
 		page = slices.Clone(rest[:min(max(limit, 0), len(rest))])
 	})

@@ -14,7 +14,8 @@ var (
 	ErrHeld = errors.New("shard is held by another owner")
 	// ErrFenced says that a newer owner has taken the shard: stop at once, nothing of it is yours.
 	ErrFenced = errors.New("shard was taken by a newer owner")
-	// ErrRetention says that a position lies before the oldest event kept.
+	// ErrRetention says that what follows a position is not all there: it lies before the oldest event kept, or behind
+	// the last one, as of an outbox that was put back to an earlier state.
 	ErrRetention = errors.New("position is older than the outbox's retention")
 )
 
@@ -36,7 +37,7 @@ type Source interface {
 	// ErrHeld while another owner's lease runs.
 	Claim(ctx context.Context, shard int, owner string, ttl time.Duration) (Lease, error)
 	// Next returns up to limit records after a position, in order; none when there are none yet. It
-	// returns the same records for the same position, whoever asks and whenever.
+	// returns the same records for the same position, whoever asks and whenever; or ErrRetention.
 	Next(ctx context.Context, lease Lease, after outbox.Position, limit int) ([]outbox.Record, error)
 	// Advance persists that everything up to and including to is settled. ErrFenced stops the owner.
 	Advance(ctx context.Context, lease Lease, to outbox.Position) error

@@ -136,14 +136,29 @@ func (o *rowidLog) renew(ctx context.Context, lease relay.Lease, expires time.Ti
 }
 
 // Next implements [relay.Source]. A reader at the head is served from memory. ErrRetention says that
-// events after a position that is not zero have been purged.
+// events after a position that is not zero have been purged, or that it was given by a file that is not this one any
+// more.
 func (o *rowidLog) Next(ctx context.Context, _ relay.Lease, after outbox.Position, limit int) ([]outbox.Record, error) {
 	if limit = min(limit, listMax); limit <= 0 {
 		return nil, nil
 	}
-	if records, ok := o.s.tail.next(after.ID, limit); ok {
-		return records, nil
+	records, ok := o.s.tail.next(after.ID, limit)
+	if !ok {
+		var err error
+		if records, err = o.read(ctx, after, limit); err != nil {
+			return nil, fmt.Errorf("sqlstore: next after %s: %w", after, err)
+		}
 	}
+	if len(records) == 0 {
+		if err := o.given(ctx, after); err != nil {
+			return nil, fmt.Errorf("sqlstore: next after %s: %w", after, err)
+		}
+	}
+	return records, nil
+}
+
+// read is Next by a statement.
+func (o *rowidLog) read(ctx context.Context, after outbox.Position, limit int) ([]outbox.Record, error) {
 	records := make([]outbox.Record, 0, min(limit, 256))
 	scan := newRecordScan()
 	err := o.s.each(ctx, o.q.after, []any{after.ID, int64(limit)}, func(rows txn.Rows) error {
@@ -152,13 +167,25 @@ func (o *rowidLog) Next(ctx context.Context, _ relay.Lease, after outbox.Positio
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("sqlstore: next after %s: %w", after, err)
+		return nil, err
 	}
 	// In another process all of them may be gone and none be new: the gap then shows with the next event.
 	if after.ID > 0 && (len(records) > 0 && records[0].Position.ID != after.ID+1 || len(records) == 0 && o.s.tail.knows()) {
-		return nil, fmt.Errorf("sqlstore: next after %s, those that followed are purged: %w", after, relay.ErrRetention)
+		return nil, fmt.Errorf("those that followed are purged: %w", relay.ErrRetention)
 	}
 	return records, nil
+}
+
+// given refuses a position behind every event that there ever was in this file.
+func (o *rowidLog) given(ctx context.Context, after outbox.Position) error {
+	if after.IsZero() || o.s.tail.knows() && after.ID <= o.s.tail.newest() {
+		return nil
+	}
+	_, last, err := o.bounds(ctx)
+	if err == nil && after.ID > last {
+		err = fmt.Errorf("the last event is %d: the file is an older copy, or another one: %w", last, relay.ErrRetention)
+	}
+	return err
 }
 
 // recordScan reads records; it is used again for each row.

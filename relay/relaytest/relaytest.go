@@ -58,6 +58,7 @@ func Run(t *testing.T, h Harness) {
 		{Name: "OrderOfConcurrentWriters", Test: orderOfConcurrentWriters},
 		{Name: "ReadAgainIsTheSame", Test: readAgainIsTheSame},
 		{Name: "PositionsAreNeverGivenAgain", Test: positionsAreNeverGivenAgain},
+		{Name: "PositionsNeverGiven", Test: positionsNeverGiven},
 		{Name: "Reopened", Test: reopened},
 		{Name: "Held", Test: heldByAnother},
 		{Name: "RenewKeepsFence", Test: renewKeepsFence},
@@ -297,6 +298,26 @@ func positionsAreNeverGivenAgain(t *testing.T, h Harness) {
 	storetest.Add(t, s, 3, "a")
 	got := labels(t, read(t, src, lease, last, 10))
 	storetest.Equal(t, "an event that follows a purge must come after every position given before", got, []string{"a/3"})
+}
+
+// positionsNeverGiven reads behind a position that nobody was given here: whoever has one has read what this outbox, which
+// was put back to an earlier state, has not got, and would pass over what comes in its place.
+func positionsNeverGiven(t *testing.T, h Harness) {
+	s := h.Open(t)
+	src := s.Outbox()
+	storetest.Add(t, s, 1, "a", "a")
+	lease := claim(t, src, "a")
+	records := read(t, src, lease, outbox.Position{}, 10)
+	ahead := records[1].Position
+	ahead.ID += 1000
+	if ahead.Tick > 0 {
+		ahead.Tick += 1000
+	}
+	if _, err := src.Next(t.Context(), relay.Lease{}, ahead, 10); !errors.Is(err, relay.ErrRetention) {
+		t.Fatalf("a position behind the last event must be refused: %v, want %v", err, relay.ErrRetention)
+	}
+	got := labels(t, read(t, src, lease, records[0].Position, 10))
+	storetest.Equal(t, "what is there must be read as before", got, []string{"a/2"})
 }
 
 func reopened(t *testing.T, h Harness) {
