@@ -66,6 +66,24 @@ func (p *pair) synced(t *testing.T, slot string) bool {
 	return err == nil && ok
 }
 
+// outrun ends the standby, and has events carried that it has not got.
+func (p *pair) outrun(t *testing.T, out *sink) {
+	t.Helper()
+	p.standby.Kill()
+	n := out.count()
+	eventually(t, "events are carried that the standby has not got", func() bool { return out.count() > n+500 })
+}
+
+// promoteBehind has the standby that was outrun take the place of the primary, and more events carried from it.
+func (p *pair) promoteBehind(t *testing.T, out *sink, more int) {
+	t.Helper()
+	p.primary.Kill()
+	p.standby.Restart()
+	p.standby.Promote()
+	n := out.count()
+	eventually(t, "events of the new primary are carried", func() bool { return out.count() > n+more })
+}
+
 // writers add events without end, each number once: whether a commit took place that had no answer, the database says.
 type writers struct {
 	stop func()
@@ -127,27 +145,46 @@ func carried(t *testing.T, s *sqlstore.Store, out *sink) (ghosts int) {
 	return ghosts
 }
 
-// has reports whether everything was published that the database has.
+// carriedAll ends the writers and, when everything was published that the database has, the relay; see carried.
+func carriedAll(t *testing.T, s *sqlstore.Store, out *sink, w *writers, stop func()) (ghosts int) {
+	t.Helper()
+	w.stop()
+	eventually(t, "all events", func() bool { return has(t, s, out) })
+	stop()
+	return carried(t, s, out)
+}
+
+// has reports whether everything was published that the database has. It may be away.
 func has(t *testing.T, s *sqlstore.Store, out *sink) bool {
 	t.Helper()
-	rows, err := s.Query(t.Context(), "SELECT event_id::text FROM settle_outbox")
-	if err != nil {
-		return false
-	}
-	defer rows.Close()
-	out.mu.Lock()
-	defer out.mu.Unlock()
 	seen := map[string]bool{}
+	out.mu.Lock()
 	for id := range out.ids {
 		seen[id.String()] = true
 	}
+	out.mu.Unlock()
+	missed, err := missing(t, s, seen)
+	return err == nil && missed == 0
+}
+
+// missing returns how many events of the database are not among those that were seen.
+func missing(t *testing.T, s *sqlstore.Store, seen map[string]bool) (n int, err error) {
+	t.Helper()
+	rows, err := s.Query(t.Context(), "SELECT event_id::text FROM settle_outbox")
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
 	for rows.Next() {
 		var id string
-		if err := rows.Scan(&id); err != nil || !seen[id] {
-			return false
+		if err := rows.Scan(&id); err != nil {
+			return 0, err
+		}
+		if !seen[id] {
+			n++
 		}
 	}
-	return rows.Err() == nil
+	return n, rows.Err()
 }
 
 // TestWALFailover kills a primary under writers and a relay, and promotes its standby. The relay lives on, and so does
@@ -168,10 +205,7 @@ func TestWALFailover(t *testing.T) {
 	p.standby.Promote()
 	n = out.count()
 	eventually(t, "events of the new primary are carried", func() bool { return out.count() > n+200 })
-	w.stop()
-	eventually(t, "all events", func() bool { return has(t, s, out) })
-	stop()
-	if ghosts := carried(t, s, out); ghosts > 0 {
+	if ghosts := carriedAll(t, s, out, w, stop); ghosts > 0 {
 		t.Errorf("%d events were published that the new primary has not", ghosts)
 	}
 	if slices.Contains(m.all, "window") {
@@ -198,18 +232,9 @@ func TestWALFailoverLoses(t *testing.T) {
 			if failover {
 				eventually(t, "the standby has the slot", func() bool { return p.synced(t, "behind") })
 			}
-			p.standby.Kill()
-			n := out.count()
-			eventually(t, "events are carried that the standby has not got", func() bool { return out.count() > n+500 })
-			p.primary.Kill()
-			p.standby.Restart()
-			p.standby.Promote()
-			n = out.count()
-			eventually(t, "events of the new primary are carried", func() bool { return out.count() > n+100 })
-			w.stop()
-			eventually(t, "all events", func() bool { return has(t, s, out) })
-			stop()
-			if ghosts := carried(t, s, out); ghosts == 0 {
+			p.outrun(t, out)
+			p.promoteBehind(t, out, 100)
+			if ghosts := carriedAll(t, s, out, w, stop); ghosts == 0 {
 				t.Error("nothing was lost: the test shows nothing")
 			}
 			t.Logf("%d commits answered, %d published, %d deliveries, modes %q", w.n.Load(), out.count(), out.deliveries(), m.all)
@@ -227,9 +252,7 @@ func TestWindowFailoverLoses(t *testing.T) {
 	stop := carryFor(t, s.Outbox(), out, time.Minute) // It is not the lease that saves us.
 	w := startWriters(t, s, 4)
 	eventually(t, "events are carried", func() bool { return out.count() > 100 })
-	p.standby.Kill()
-	n := out.count()
-	eventually(t, "events are carried that the standby has not got", func() bool { return out.count() > n+500 })
+	p.outrun(t, out)
 	followed, at := map[string]bool{}, outbox.Position{}
 	follow := func() {
 		t.Helper()
@@ -247,43 +270,13 @@ func TestWindowFailoverLoses(t *testing.T) {
 		}
 	}
 	follow()
-	p.primary.Kill()
-	p.standby.Restart()
-	p.standby.Promote()
-	n = out.count()
-	eventually(t, "events of the new primary are carried", func() bool { return out.count() > n+1000 })
-	w.stop()
-	eventually(t, "all events", func() bool { return has(t, s, out) })
-	follow()
-	stop()
-	if ghosts := carried(t, s, out); ghosts == 0 {
+	p.promoteBehind(t, out, 1000)
+	if ghosts := carriedAll(t, s, out, w, stop); ghosts == 0 {
 		t.Error("nothing was lost: the test shows nothing")
 	}
-	if missed := missing(t, s, followed); missed > 0 {
-		t.Errorf("the follower has passed over %d events", missed)
+	follow()
+	if missed, err := missing(t, s, followed); err != nil || missed > 0 {
+		t.Errorf("the follower has passed over %d events, %v", missed, err)
 	}
 	t.Logf("%d published, %d deliveries, %d followed", out.count(), out.deliveries(), len(followed))
-}
-
-// missing returns how many events of the database are not among those that were seen.
-func missing(t *testing.T, s *sqlstore.Store, seen map[string]bool) (n int) {
-	t.Helper()
-	rows, err := s.Query(t.Context(), "SELECT event_id::text FROM settle_outbox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			t.Fatal(err)
-		}
-		if !seen[id] {
-			n++
-		}
-	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return n
 }

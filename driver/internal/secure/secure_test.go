@@ -17,28 +17,13 @@ import (
 // listen takes connections by TLS, or in the clear when config is nil, says hello on each, and returns its address.
 func listen(t *testing.T, config *tls.Config) string {
 	t.Helper()
-	var lc net.ListenConfig
-	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	if config != nil {
-		l = tls.NewListener(l, config)
-	}
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = conn.Write([]byte("hello, whoever you are"))
-				_ = conn.Close()
-			}()
+	return securetest.Listen(t, func(conn net.Conn) {
+		if config != nil {
+			conn = tls.Server(conn, config)
 		}
-	}()
-	return l.Addr().String()
+		_, _ = conn.Write([]byte("hello, whoever you are"))
+		_ = conn.Close() // By TLS it says so.
+	})
 }
 
 // dial connects and reads a byte: in TLS 1.3 a client learns only so that its certificate was refused.

@@ -121,13 +121,29 @@ func (h Harness) breaker(t *testing.T, cert, key string, reset bool) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert}
+	return Listen(t, func(conn net.Conn) {
+		if h.Greet != nil {
+			if err := h.Greet(conn); err != nil {
+				return
+			}
+		}
+		_ = tls.Server(conn, config).HandshakeContext(t.Context())
+		if tcp, ok := conn.(*net.TCPConn); ok && reset {
+			_ = tcp.SetLinger(0)
+		}
+	})
+}
+
+// Listen takes connections until the test ends, closes each when serve has returned, and returns its address.
+func Listen(t *testing.T, serve func(net.Conn)) string {
+	t.Helper()
 	var lc net.ListenConfig
 	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert}
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -136,15 +152,7 @@ func (h Harness) breaker(t *testing.T, cert, key string, reset bool) string {
 			}
 			go func() {
 				defer conn.Close()
-				if h.Greet != nil {
-					if err := h.Greet(conn); err != nil {
-						return
-					}
-				}
-				_ = tls.Server(conn, config).HandshakeContext(t.Context())
-				if tcp, ok := conn.(*net.TCPConn); ok && reset {
-					_ = tcp.SetLinger(0)
-				}
+				serve(conn)
 			}()
 		}
 	}()
